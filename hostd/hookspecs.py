@@ -1,0 +1,89 @@
+"""What extensions may answer: the menu of hooks.
+
+Each hook says when it is called, by which process, and what it may do.  A
+misspelt hook is an error at load, with the nearest name.  Hooks never take
+arguments with defaults (pluggy 1.6 and 1.7 differ there).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from hostd.api import Health, Link, LinkSettings, Parameters, Resource
+
+hookspec = pluggy.HookspecMarker("hostd")
+
+
+class AgentSpec:
+    """Hooks of a resource agent: one module in ``agents/``, one pluggy manager each."""
+
+    @hookspec(firstresult=True)
+    def parameters(self, reference: str) -> Parameters | None:
+        """What an operator may set.  Called once by the host when it loads the
+        agent, and by ``hostd check`` and ``hostd-agent show``; must not act and
+        must not fail where the service is not installed.  ``reference`` is the
+        text after ``agent =`` (for ``ocf:heartbeat:apache`` and the like); an
+        implementation may leave the argument out."""
+
+    @hookspec(firstresult=True)
+    def start(self, resource: Resource) -> bool | None:
+        """Start the service; return when it is usable.  Already running is
+        success.  Called in a child of the host, in a process group and session
+        of its own, under the time limit.  Raise AgentError to fail.  The value
+        returned does not matter."""
+
+    @hookspec(firstresult=True)
+    def stop(self, resource: Resource) -> bool | None:
+        """Stop the service; return when it is VERIFIED stopped, children and
+        all.  Already stopped is success.  Called in a child of the host; what
+        is left of the service's process group or cgroup afterwards makes the
+        stop a failure.  Raise AgentError to fail."""
+
+    @hookspec(firstresult=True)
+    def monitor(self, resource: Resource) -> Health | None:
+        """How is it?  Health.RUNNING, DEGRADED, or STOPPED (cleanly); raise
+        AgentError for "failed".  None is an error.  Called in a child of the
+        host before anything is started (probe), after a stop, and every
+        monitor interval while it runs; must work where the service is not
+        installed (STOPPED)."""
+
+    @hookspec(firstresult=True)
+    def validate(self, resource: Resource) -> bool | None:
+        """Optional.  Do the parameters fit this machine?  Called by ``hostd
+        check`` and ``hostd-agent run NAME validate``; raise AgentError or
+        ConfigError if not."""
+
+    @hookspec(firstresult=True)
+    def main_process(self, resource: Resource) -> int | None:
+        """Optional.  The process id whose end means that the service crashed.
+        Called in the child right after a successful start or monitor; the host
+        watches it with a pidfd, so a crash is noticed at once."""
+
+    @hookspec(firstresult=True)
+    def sandbox(self, directory: Path) -> dict[str, Any] | None:
+        """Optional.  Make a private instance of the service under ``directory``
+        (data, free port, right user) and return its parameters.  Called by
+        ``hostd-agent test`` only."""
+
+
+class PluginSpec:
+    """Hooks of a plugin: one module in ``plugins/``, all in one pluggy manager."""
+
+    @hookspec
+    def link_types(self) -> dict[str, Parameters]:
+        """Which ``[[heartbeat.link]] type``s this plugin brings, and the keys of
+        each.  Called by the host when it loads, and by ``hostd check``; must not act."""
+
+    @hookspec(firstresult=True)
+    def open_link(self, settings: LinkSettings) -> Link | None:
+        """Make the link of a type that this plugin brings, else None.  Called by
+        the heart when it starts.  A medium that is away (no such tty, interface
+        down) is no error: return a Link that is not usable and opens itself in
+        ``tick``."""
+
+    @hookspec
+    def check_link(self, settings: LinkSettings) -> list[str] | None:
+        """Optional.  What is wrong with this link on this machine, each a
+        sentence with its cure.  Called by ``hostd check``; may look, must not
+        open for writing."""
