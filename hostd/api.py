@@ -24,11 +24,12 @@ from typing import Any, Final, Protocol
 import msgspec
 import pluggy
 
+from hostd.core.stream import StreamDecoder, frame_for_stream
 from hostd.core.terms import Carrier, Health
 
 __all__ = [
     "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "Field", "Health", "HostdError",
-    "Link", "LinkSettings", "Parameters", "Resource", "hookimpl",
+    "Link", "LinkSettings", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
 ]  # fmt: skip
 
 hookimpl = pluggy.HookimplMarker("hostd")
@@ -90,7 +91,9 @@ class Parameters:
     ``timeouts``: default time limits per action, as durations with a unit;
     ``monitor_interval`` likewise.  ``exclusive_storage``: writes data that
     two nodes must never write at once.  ``any_others``: parameters beyond
-    the fields are allowed (an agent that passes them on).
+    the fields are allowed (an agent that passes them on).  ``cable``: a link
+    type that always joins the two nodes directly, so that its carrier, where
+    the medium has one (a serial line's DSR), tells of the peer's power.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Parameters:
         monitor_interval: str = "10s",
         exclusive_storage: bool = False,
         any_others: bool = False,
+        cable: bool = False,
     ) -> None:
         self.fields = fields
         self.summary = summary
@@ -108,6 +112,7 @@ class Parameters:
         self.monitor_interval = monitor_interval
         self.exclusive_storage = exclusive_storage
         self.any_others = any_others
+        self.cable = cable
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -265,14 +270,17 @@ class Link(Protocol):
     keepalive_ms: int
     """How often a beat may be sent here: the configured one, or a slower one
     that the medium can carry (a serial line at 9600 baud)."""
+    burst: int
+    """How many frames the medium takes at once: many for a network, 1 for a
+    serial line, which gets one part of a snapshot after each beat."""
 
     def fileno(self) -> int:
         """What to poll for readability; -1 while the medium is away."""
         ...
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> bool:
         """Send, or drop if the medium is busy or away: the latest wins, nothing queues.
-        Never raises for what the medium does."""
+        False if it was dropped here.  Never raises for what the medium does."""
         ...
 
     def received(self) -> list[bytes]:

@@ -1,16 +1,33 @@
 """conf.d/*.toml → :class:`Configuration`: what the operator wants, checked.
 
-Every complaint names file, key, value, rule and cure, and all complaints of
-one reading are collected before any is raised.
+The door of ``hostd.confd``, which does the reading.  Every complaint names
+file, key, value, rule and cure, and all complaints of one reading are
+collected before any is raised.
+
+Decides nothing by itself but what both nodes must have in common
+(``plan.digest``).  Knows nothing of this machine: whether an interface or a
+tty is there is the business of ``hostd check``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from hostd.api import LinkSettings
+from hostd.api import ConfigError, LinkSettings, Parameters
+from hostd.confd import cluster, files, services
+from hostd.confd.cluster import Announcements, FencingDevice, Tiebreaker, Watchdog
+from hostd.confd.complain import Complaint, Complaints, Place
+from hostd.confd.digests import digest
+from hostd.confd.section import Section
+from hostd.confd.services import Agents, ResourceSettings
+from hostd.confd.values import duration_ms
 from hostd.core.plan import Plan
+
+__all__ = [
+    "Announcements", "BadConfiguration", "Complaint", "Configuration", "Directories", "Examined",
+    "FencingDevice", "Place", "ResourceSettings", "Tiebreaker", "Watchdog", "duration_ms", "examine", "load",
+]  # fmt: skip
 
 
 class Directories(msgspec.Struct, frozen=True):
@@ -22,25 +39,6 @@ class Directories(msgspec.Struct, frozen=True):
     plugins: tuple[Path, ...] = ()
     runtime: Path = Path("/run/hostd")
     state: Path = Path("/var/lib/hostd")
-
-
-class ResourceSettings(msgspec.Struct, frozen=True):
-    """An agent's resource as its agent is to see it: the reference after
-    ``agent =``, and parameters checked, typed, defaults filled in."""
-
-    service: str
-    resource: str
-    agent: str
-    params: dict[str, Any]
-    secrets: tuple[str, ...] = ()
-    """Names of parameters that are never shown."""
-
-
-class Announcements(msgspec.Struct, frozen=True):
-    """``[announce]``: when an address is announced, in ms after it was added."""
-
-    burst_ms: tuple[int, ...] = (0, 50, 200, 500, 1_100)
-    refresh_ms: tuple[int, ...] = (2_000, 5_000, 10_000, 30_000, 60_000, 120_000)
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -55,10 +53,104 @@ class Configuration(msgspec.Struct, frozen=True):
     announcements: Announcements = Announcements()
     log_level: str = "info"
     warnings: tuple[str, ...] = ()
-    """What is allowed but should be known (no fencing, deadtime below the floor)."""
+    """What is allowed but should be known (no fencing, only one link)."""
+    fencing_devices: tuple[FencingDevice, ...] = ()
+    tiebreaker: Tiebreaker | None = None
+    watchdog: Watchdog | None = None
 
     def resource(self, service: str, resource: str) -> ResourceSettings:
         for settings in self.resources:
             if (settings.service, settings.resource) == (service, resource):
                 return settings
         raise KeyError((service, resource))
+
+
+class BadConfiguration(ConfigError):
+    """All that is wrong with one conf.d; the text has a paragraph for each complaint."""
+
+    def __init__(self, complaints: tuple[Complaint, ...]) -> None:
+        super().__init__("\n\n".join(complaint.text for complaint in complaints))
+        self.complaints = complaints
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """What a reading came to.  ``configuration`` is None if one of the complaints is no warning."""
+
+    configuration: Configuration | None
+    complaints: tuple[Complaint, ...]
+    """Mistakes and warnings, by file and line."""
+    places: Mapping[tuple[str | int, ...], Place]
+    """The line of each key, such as ("heartbeat", "link", 0, "device")."""
+
+
+def load(directory: Path, node: str, agents: Agents, link_types: Mapping[str, Parameters]) -> Configuration:
+    """Read conf.d as ``node`` sees it.
+
+    ``agents`` gives the Parameters for the reference after ``agent =``, and
+    raises ConfigError for one that is unknown or broken; ``link_types`` those
+    of each ``[[heartbeat.link]] type``.  Raises :class:`BadConfiguration`.
+    """
+    examined = examine(directory, node, agents, link_types)
+    if examined.configuration is None:
+        raise BadConfiguration(tuple(c for c in examined.complaints if not c.is_warning))
+    return examined.configuration
+
+
+def examine(directory: Path, node: str, agents: Agents, link_types: Mapping[str, Parameters]) -> Examined:
+    """The same, with all complaints as a result instead of an error."""
+    tree = files.read(directory)
+    if tree.complaints:
+        return Examined(None, tuple(tree.complaints), tree.places)
+    complaints = Complaints(tree.places)
+    configuration = _build(Section(complaints, (), tree.values), node, agents, link_types, directory)
+    gathered = tuple(sorted(complaints.gathered, key=lambda c: (c.file, c.line or 0)))
+    if complaints.mistakes:
+        return Examined(None, gathered, tree.places)
+    assert configuration is not None
+    warnings = tuple(complaint.text for complaint in gathered)
+    return Examined(msgspec.structs.replace(configuration, warnings=warnings), gathered, tree.places)
+
+
+def _build(
+    root: Section, node: str, agents: Agents, link_types: Mapping[str, Parameters], directory: Path
+) -> Configuration | None:
+    """Every table in turn; None if the nodes are unfit, for nearly all else is judged by them."""
+    basics = cluster.read_basics(root.table("cluster"), node, directory)
+    heartbeat = root.table("heartbeat")
+    timers = cluster.read_timers(heartbeat)
+    announcements = cluster.read_announcements(root.table("announce"))
+    tiebreaker = cluster.read_tiebreaker(root.table("tiebreaker"), timers)
+    watchdog = cluster.read_watchdog(root.table("watchdog"), directory)
+    log_level = cluster.read_log(root.table("log"))
+    if not basics.nodes:
+        return None
+    links, settings = cluster.read_links(heartbeat, basics, timers, node, link_types, directory)
+    heartbeat.end()
+    fencing = cluster.read_fencing(root.table("fencing"), basics, directory)
+    around = services.Surroundings(basics, node, agents, directory)
+    found = services.read_services(root, around)
+    services.judge(root, found, is_fenced=fencing.is_required)
+    root.end()
+    plan = Plan(
+        cluster=basics.name,
+        nodes=basics.nodes,
+        services=tuple(read.service for read in found),
+        links=links,
+        timers=timers,
+        fencing=fencing.is_required,
+        fence_delay_ms=fencing.delay_ms,
+        address_lease_ms=basics.address_lease_ms,
+        digest=digest([basics.nodes, fencing.is_required, fencing.delay_ms, basics.address_lease_ms]),
+    )
+    return Configuration(
+        plan=plan,
+        node=node,
+        key=basics.key,
+        links=settings,
+        resources=tuple(settings for read in found for settings in read.settings),
+        announcements=announcements,
+        log_level=log_level,
+        fencing_devices=fencing.devices,
+        tiebreaker=tiebreaker,
+        watchdog=watchdog,
+    )

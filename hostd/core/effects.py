@@ -95,6 +95,8 @@ class RenewAddress(Effect, frozen=True):
     request_id: int
     address: str
     not_after_ms: int
+    lease_ms: int = 0
+    """0: the plan's lease; a longer one before the daemon detaches."""
 
 
 class AnnounceAddress(Effect, frozen=True):

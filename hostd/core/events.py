@@ -31,7 +31,10 @@ class Started(Event, frozen=True):
     wishes: tuple[Wish, ...] = ()
     unfinished: tuple[str, ...] = ()
     stations: tuple[str, ...] = ()
+    """MAC addresses of this node's interfaces."""
     release: str = ""
+    present: tuple[str, ...] = ()
+    """Addresses of the plan that were found on this node, left by an earlier life."""
 
 
 class TimerFired(Event, frozen=True):

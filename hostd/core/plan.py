@@ -23,6 +23,8 @@ class Link(msgspec.Struct, frozen=True):
     name: str
     direct: bool = False
     """A cable with nothing in between: its carrier tells of the peer's power."""
+    modem_lines: bool = False
+    """A serial line: where it has DSR or DCD, they fall with the peer's power."""
 
 
 class Resource(msgspec.Struct, frozen=True):

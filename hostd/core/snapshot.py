@@ -109,7 +109,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """The version of hostd."""
     view_max: int = 0
     """The highest view number this node has ever seen."""
-    blocked_by_peer: bool = False
+    nodes: tuple[str, ...] = ()
+    """The node names in this node's configured order."""
 
 
 def encode(snapshot: Snapshot) -> bytes:

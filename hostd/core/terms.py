@@ -36,6 +36,19 @@ NO_EPOCH: Final = Epoch(0, 0)
 """Lower than every epoch that a coordinator gives out."""
 
 
+class Ids:
+    """Numbers for requests, each given once in the life of a node's core."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
 class Phase(enum.Enum):
     """Where a node stands in the pair (PROTOCOL.md section 2)."""
 

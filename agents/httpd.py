@@ -1,0 +1,326 @@
+"""Apache httpd 2.4, found by what the kernel says of it and not by a pid file.
+
+A server is ours if its program and its ``-f`` configuration are; its parent
+is the one of these that leads its session.  So neither a stale pid file (on
+shared storage it may come from the other node) nor an orphaned worker, which
+goes on answering and holds the port when the parent was killed, is taken for
+a running server.
+
+httpd reads and checks its whole configuration before it binds or forks, so
+start leaves that to it; ``validate`` asks for the check alone.
+"""
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+
+from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl
+
+PROGRAMS = ("apache2", "httpd")
+CONFIGS = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
+BODY_MAX = 100_000  # bytes of an answer that are searched for the pattern
+
+
+@hookimpl
+def parameters() -> Parameters:
+    return Parameters(
+        Field("config", str, default="", help="httpd's configuration; default: the distribution's"),
+        Field("program", str, default="", help="httpd itself; default: apache2 or httpd, as installed"),
+        Field("url", str, default="", help="what a start and a deep monitor ask for, by IP address"),
+        Field("status", int, default=0, help="the status expected; 0: any from 200 to 399"),
+        Field("pattern", str, default="", help="a regular expression that the answer must contain"),
+        Field("request_timeout", float, default=5.0, help="seconds that the answer may take"),
+        Field("graceful", float, default=0.0, help="seconds that requests under way get when it is stopped"),
+        summary="Apache httpd 2.4",
+        timeouts={"start": "40s", "stop": "60s", "monitor": "20s"},
+        monitor_interval="10s",
+    )
+
+
+class Server(NamedTuple):
+    """All processes of the server at the time of the look."""
+
+    parent: int | None
+    workers: list[int]
+
+    @property
+    def pids(self) -> list[int]:
+        return ([self.parent] if self.parent else []) + self.workers
+
+
+@hookimpl
+def start(resource: Resource) -> None:
+    program, config = _program(resource), _config(resource)
+    server = _server(resource)
+    if server.parent is None:
+        if server.workers:
+            resource.log.warning("killing %d workers of a parent that is gone", len(server.workers))
+            _kill(resource, server.workers)
+        argv = [program, "-f", config, "-DFOREGROUND"]
+        envvars = Path(config).with_name("envvars")  # Debian's configuration does not work without
+        if envvars.exists():
+            argv = ["sh", "-c", '. "$0"; exec "$@"', str(envvars), *argv]
+        parent = resource.spawn(argv)
+    else:
+        parent = server.parent
+    complaint = "is not there"
+
+    def is_ready() -> bool:
+        nonlocal complaint
+        if not _is_alive(parent):
+            raise AgentError(f"httpd ended: {_last_words(resource)}", cure=f"{program} -t -f {config}")
+        complaint = _complaint(resource, parent) if _server(resource).parent else "is not there yet"
+        return not complaint
+
+    try:
+        resource.wait(is_ready, "httpd did not become ready")
+    except AgentError as error:
+        raise AgentError(f"{error.reason}; it {complaint}" if complaint else error.reason, error.cure) from error
+
+
+@hookimpl
+def stop(resource: Resource) -> None:
+    server = _server(resource)
+    graceful = min(resource.params["graceful"], resource.remaining / 2)
+    if server.parent and graceful > 0:
+        resource.signal(server.parent, signal.SIGWINCH)
+        _gone_within(resource, graceful)
+    server = _server(resource)
+    if server.parent:
+        resource.signal(server.parent, signal.SIGTERM)
+        _gone_within(resource, resource.remaining / 2)
+    _kill(resource, _server(resource).pids)
+
+
+@hookimpl
+def monitor(resource: Resource) -> Health:
+    server = _server(resource)
+    if server.parent is None:
+        if server.workers:
+            number = len(server.workers)
+            raise AgentError(f"the parent process is gone; {number} orphaned workers hold its ports")
+        return Health.STOPPED
+    if resource.depth >= 10:
+        complaint = _complaint(resource, server.parent)
+        if complaint:
+            raise AgentError(f"httpd {complaint}")
+    return Health.RUNNING
+
+
+@hookimpl
+def validate(resource: Resource) -> None:
+    program, config = _program(resource), _config(resource)
+    tested = resource.run([program, "-t", "-f", config])
+    if tested.returncode != 0:
+        raise AgentError(f"{config}: {tested.stderr.strip()}", cure=f"{program} -t -f {config}")
+    try:
+        re.compile(resource.params["pattern"])
+    except re.error as error:
+        raise AgentError(f"pattern is no regular expression: {error}") from error
+
+
+@hookimpl
+def main_process(resource: Resource) -> int | None:
+    return _server(resource).parent
+
+
+@hookimpl
+def sandbox(directory: Path) -> dict[str, str]:
+    """A server of its own on the loopback, with one page."""
+    program = _found(PROGRAMS)
+    modules = next((m for m in ("/usr/lib/apache2/modules", "/etc/httpd/modules") if Path(m).is_dir()), None)
+    if program is None or modules is None:
+        raise AgentError("Apache httpd is not installed here", cure="apt-get install apache2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (directory / "htdocs").mkdir(parents=True)
+    (directory / "htdocs" / "index.html").write_text("hostd's sandbox\n")
+    user = "www-data" if "/apache2/" in modules else "apache"
+    config = directory / "httpd.conf"
+    loaded = ("mpm_event", "authz_core", "dir", "unixd")
+    lines = [
+        f"LoadModule {name}_module {modules}/mod_{name}.so"
+        for name in loaded
+        if Path(modules, f"mod_{name}.so").exists()  # some are linked in
+    ]
+    lines += [
+        f"ServerRoot {directory}",
+        "ServerName localhost",
+        f"Listen 127.0.0.1:{port}",
+        f"PidFile {directory}/httpd.pid",
+        f"DefaultRuntimeDir {directory}",
+        f"ErrorLog {directory}/error.log",
+        f"User {user}",
+        f"Group {user}",
+        f"DocumentRoot {directory}/htdocs",
+    ]
+    config.write_text("\n".join(lines) + "\n")
+    return {"config": str(config), "url": f"http://127.0.0.1:{port}/", "pattern": "sandbox"}
+
+
+# -- which processes are ours -------------------------------------------------------
+
+
+def _server(resource: Resource) -> Server:
+    """The server with our program and our configuration, in our namespaces."""
+    wanted, config = resource.params["program"], _configured(resource)
+    names = (Path(wanted).name,) if wanted else PROGRAMS
+    here = _namespaces(os.getpid())
+    parent, workers = None, []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        try:
+            program = (entry / "exe").readlink().name.removesuffix(" (deleted)")  # upgraded meanwhile
+            if program not in names or not _is_alive(pid) or not _serves(entry, config):
+                continue
+            if _namespaces(pid) != here:
+                continue  # a container's
+            leads = os.getsid(pid) == pid
+        except OSError:
+            continue  # it ended while we looked
+        if leads:
+            parent = pid
+        else:
+            workers.append(pid)
+    return Server(parent, workers)
+
+
+def _serves(process: Path, config: str) -> bool:
+    argv = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    if "-f" in argv[:-1]:
+        return argv[argv.index("-f") + 1] == config
+    return config in CONFIGS and "-X" not in argv  # started by the distribution, which needs no -f
+
+
+def _namespaces(pid: int) -> tuple[str, str]:
+    """Of another one we would have to keep our hands off."""
+    return os.readlink(f"/proc/{pid}/ns/pid"), os.readlink(f"/proc/{pid}/ns/net")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _kill(resource: Resource, pids: list[int]) -> None:
+    """SIGKILL, until none is left; workers forked meanwhile included."""
+    while pids:
+        for pid in pids:
+            resource.signal(pid, signal.SIGKILL)
+        killed = pids
+        resource.wait(lambda: not any(map(_is_alive, killed)), "httpd's processes did not die")
+        pids = _server(resource).pids
+
+
+def _gone_within(resource: Resource, seconds: float) -> None:
+    """Wait for the end of all processes, but no longer than this."""
+    until = resource.remaining - seconds
+    resource.wait(lambda: resource.remaining <= until or not _server(resource).pids, "httpd did not end")
+
+
+# -- does it serve? -------------------------------------------------------------------
+
+
+def _complaint(resource: Resource, parent: int) -> str:
+    """What is wrong with what it serves, or ""."""
+    try:
+        listening = psutil.Process(parent).net_connections("tcp")
+    except psutil.Error:
+        return "has just ended"
+    doors = [c.laddr for c in listening if c.status == psutil.CONN_LISTEN]
+    if not doors:
+        return "listens nowhere"
+    url = resource.params["url"]
+    if url:
+        return _unanswered(resource, url, {door.port for door in doors})
+    try:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(doors[0].ip, doors[0].ip)
+        socket.create_connection((host, doors[0].port), _patience(resource)).close()
+    except OSError as error:
+        return f"does not accept connections at port {doors[0].port}: {error}"
+    return ""
+
+
+def _unanswered(resource: Resource, url: str, ports: set[int]) -> str:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if port not in ports:
+        listed = ", ".join(map(str, sorted(ports)))
+        return f"does not listen at port {port} of {url}, but at {listed}"
+    connection = (
+        http.client.HTTPSConnection(
+            parts.hostname or "", port, timeout=_patience(resource), context=ssl._create_unverified_context()
+        )
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(parts.hostname or "", port, timeout=_patience(resource))
+    )
+    try:
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        answer = connection.getresponse()
+        body = answer.read(BODY_MAX).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"does not answer {url}: {error or type(error).__name__}"
+    finally:
+        connection.close()
+    expected = resource.params["status"]
+    if answer.status != expected if expected else not 200 <= answer.status < 400:
+        return f"answers {url} with status {answer.status}"
+    if not re.search(resource.params["pattern"], body):
+        return f"answers {url} without {resource.params['pattern']!r}"
+    return ""
+
+
+def _patience(resource: Resource) -> float:
+    return float(max(0.05, min(resource.params["request_timeout"], resource.remaining - 0.1)))
+
+
+# -- what is installed ------------------------------------------------------------------
+
+
+def _found(programs: tuple[str, ...]) -> str | None:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+    return next((found for name in programs if (found := shutil.which(name, path=path))), None)
+
+
+def _program(resource: Resource) -> str:
+    wanted = resource.params["program"]
+    found = _found((wanted,) if wanted else PROGRAMS)
+    if found is None:
+        tried = wanted or " or ".join(PROGRAMS)
+        raise AgentError(f"{tried} is not installed", cure="apt-get install apache2, or set program")
+    return found
+
+
+def _configured(resource: Resource) -> str:
+    return str(resource.params["config"] or next((c for c in CONFIGS if Path(c).exists()), CONFIGS[0]))
+
+
+def _config(resource: Resource) -> str:
+    config = _configured(resource)
+    if not Path(config).exists():
+        raise AgentError(f"{config} does not exist", cure="set config to httpd's configuration file")
+    return config
+
+
+def _last_words(resource: Resource) -> str:
+    """What it printed before it ended, newest last."""
+    try:
+        lines = (resource.run_dir / "output").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return " ".join(lines[-3:]) or "it said nothing; see its ErrorLog"

@@ -1,0 +1,142 @@
+"""What is the case now?  Gathers from words and wishes what placement,
+assignments, clearance and commands decide from.
+
+Pure functions of plan, words and wishes.  Refuses to decide: each returns a
+structure that one of the machines takes.
+"""
+
+from hostd.core.assignments import Members
+from hostd.core.placement import Circumstances
+from hostd.core.plan import Plan, Service
+from hostd.core.services import Ladder
+from hostd.core.snapshot import Assignment, Report, Snapshot, WishKind
+from hostd.core.terms import Clearance, Mode, Phase, ResourceState, Why
+from hostd.core.wishes import Wishes
+
+
+def report_of(ladder: Ladder) -> Report:
+    """One service as this node publishes it."""
+    return Report(
+        state=ladder.state,
+        obeyed=ladder.obeyed,
+        banned=ladder.banned,
+        failures=len(ladder.failures),
+        resources=tuple(rung.state for rung in ladder.rungs),
+        verified=tuple(rung.verified for rung in ladder.rungs),
+        degraded=any(rung.degraded for rung in ladder.rungs),
+    )
+
+
+def runs_there(report: Report | None) -> bool:
+    """It may be running there; a service that the node does not know is not."""
+    return report is not None and not report.state.is_stopped
+
+
+def circumstances(
+    plan: Plan,
+    modes: dict[str, Mode],
+    wishes: Wishes,
+    reports: dict[str, dict[str, Report]],
+    current: dict[str, tuple[str, ...]],
+    differing: tuple[str, ...],
+    failback: dict[str, bool],
+) -> Circumstances:
+    """What placement depends on.
+
+    ``modes``: of the nodes that are present; ``failback``: per service that
+    may return to its primary, whether the primary was stable for long enough.
+    """
+    ready = [n for n in plan.nodes if modes.get(n) is Mode.ACTIVE]
+    members = tuple(n for n in ready if not wishes.has(WishKind.STANDBY, n))
+    if any(mode is Mode.LEAVING for mode in modes.values()):
+        absent_why = Why.NODE_LEAVING
+    else:
+        absent_why = Why.NODE_STANDBY if ready else Why.NO_NODE
+    frozen: dict[str, Why] = {}
+    for service in plan.services:
+        if service.name in differing:
+            frozen[service.name] = Why.CONFIGURATION_DIFFERS
+        elif wishes.in_maintenance(service.name):
+            frozen[service.name] = Why.MAINTENANCE
+    return Circumstances(
+        members=members,
+        absent_why=absent_why,
+        current=current,
+        banned={s.name: banned_on(plan, s, reports) for s in plan.services},
+        stopped=tuple(s.name for s in plan.services if wishes.has(WishKind.STOPPED, s.name)),
+        moved={s.name: wishes.value(WishKind.MOVED, s.name) for s in plan.services},
+        frozen=frozen,
+        failback=tuple(name for name, due in failback.items() if due),
+        failback_waits=tuple(name for name, due in failback.items() if not due),
+    )
+
+
+def banned_on(plan: Plan, service: Service, reports: dict[str, dict[str, Report]]) -> tuple[str, ...]:
+    """Nodes where the service failed for good, in configured order."""
+    return tuple(n for n in plan.nodes if n in reports and (r := reports[n].get(service.name)) is not None and r.banned)
+
+
+def members_alone(
+    plan: Plan,
+    me: str,
+    reports: dict[str, Report],
+    clearance: Clearance,
+    word: Snapshot | None,
+    last_word: Snapshot | None,
+    *,
+    new_life: bool,
+    address_fell_silent: bool,
+) -> Members:
+    """What a node that is ALONE may start (PROTOCOL.md sections 3 and 5.4).
+
+    ``new_life``: a life of the peer was heard that the clearance does not
+    cover; ``address_fell_silent``: the peer had an address, and it answers
+    no more, which without fencing is the proof for services without one.
+    """
+    mine = {me: reports}
+    if word is not None:
+        return Members(mine, outside=word.services)
+    if new_life:
+        return Members(mine, outside=last_word.services if last_word else None, outside_unknown=last_word is None)
+    if clearance is Clearance.GUARD and not address_fell_silent:
+        provable = tuple(s.name for s in plan.services if s.addresses or s.without_fencing or s.everywhere)
+        return Members(mine, provable=provable)
+    return Members(mine)
+
+
+def addresses_not_here(plan: Plan, ladders: dict[str, Ladder]) -> tuple[str, ...]:
+    """Every address of the plan that this node does not hold: the guard asks for them all."""
+    return tuple(
+        rung.resource.address
+        for service in plan.services
+        for rung in ladders[service.name].rungs
+        if rung.resource.address and rung.state is not ResourceState.RUNNING
+    )
+
+
+def peer_had_address(plan: Plan, peer: str, last: Snapshot | None, table: dict[str, Assignment]) -> bool:
+    """By its last word or by assignment the peer held an address."""
+    for service in plan.services:
+        assigned = service.name in table and peer in table[service.name].owners
+        ran = last is not None and runs_there(last.services.get(service.name))
+        if service.addresses and (assigned or ran):
+            return True
+    return False
+
+
+def said_goodbye(peer: str, last: Snapshot | None, table: dict[str, Assignment]) -> bool:
+    """The peer left, or was leaving with nothing running and nothing assigned."""
+    if last is None:
+        return False
+    if last.phase is Phase.LEFT:
+        return True
+    running = any(runs_there(report) for report in last.services.values())
+    assigned = any(peer in assignment.owners for assignment in table.values())
+    return last.mode is Mode.LEAVING and not running and not assigned
+
+
+def differing_services(plan: Plan, word: Snapshot | None) -> tuple[str, ...]:
+    """Services that the peer knows otherwise, or not at all."""
+    if word is None:
+        return ()
+    return tuple(s.name for s in plan.services if word.digests.get(s.name) != s.digest)

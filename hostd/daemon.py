@@ -1,0 +1,420 @@
+"""The brain: wait → record → step → perform.
+
+One asyncio loop in a child of the host.  Decides the order of things: after
+each wake all input that is ready is drained before any effect is performed
+(PROTOCOL.md section 5, "Pauses"), the core is stepped at least once per
+keepalive, and the heart is renewed only by a loop that turns.  Refuses to
+decide anything about services or peers: that is ``core/node.py``.
+"""
+
+import asyncio
+import gc
+import itertools
+import logging
+import pickle
+import signal
+import socket
+import time
+from collections import Counter, deque
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
+
+import hostd
+from hostd import state
+from hostd.address_tasks import AddressTasks, Hands
+from hostd.clock import now_ms
+from hostd.config import Configuration, Directories
+from hostd.control import Control
+from hostd.core import snapshot as snapshots
+from hostd.core.effects import AnswerOperator, AnyEffect, AnyFact, Exit, ExitKind
+from hostd.core.events import (
+    AnyCommand,
+    AnyEvent,
+    HeartLost,
+    HeartReturned,
+    Leave,
+    OperatorAsked,
+    SnapshotReceived,
+    Started,
+    TimerFired,
+)
+from hostd.core.node import Node
+from hostd.core.snapshot import Snapshot
+from hostd.core.terms import Incarnation
+from hostd.ends import End, adopt
+from hostd.hearing import event_of, snapshot_of
+from hostd.logging_thread import log_from_a_thread
+from hostd.messages import (
+    Alive,
+    AnyMessage,
+    Carry,
+    Done,
+    Goodbye,
+    HeartFigures,
+    HeartForked,
+    HeartGone,
+    Identify,
+    Renew,
+    Signalled,
+    SnapshotHeard,
+    Unfinished,
+)
+from hostd.observed import differences
+from hostd.perform import Performer
+from hostd.recorder import FORMAT, Header, Recorder, Timeline
+from hostd.registry import Registry
+from hostd.requests import (
+    AnyAnswer,
+    AnyRequest,
+    AskLog,
+    AskStatus,
+    LogIs,
+    Order,
+    Refused,
+    Rejected,
+    SOCKET_NAME,
+    StatusIs,
+    Taken,
+    WhyIs,
+)
+from hostd.status import Figures, status_of
+
+log = logging.getLogger("hostd")
+
+FAREWELL_BEATS: Final = 5
+"""Keepalives between the last word of the core and the end: LEFT has to be
+announced several times on all links."""
+ALIVE_MS: Final = 500
+FLUSH_MS: Final = 1_000
+DRAIN_ROUNDS: Final = 2
+"""Turns of the loop after a wake, so that tasks that were ready could put their outcomes."""
+EXIT_CODES: Final = {ExitKind.LEFT: 0, ExitKind.DETACHED: 0, ExitKind.STOP_FAILED: 1}
+
+
+def run(
+    configuration: Configuration,
+    directories: Directories,
+    registry: Registry,  # noqa: ARG001 - loaded and frozen by the host; the brain runs no agent
+    host_end: socket.socket,
+    heart_end: socket.socket,
+) -> int:
+    """Be the brain until the core says Exit or the host is gone; the exit code.
+
+    Called by the host in a child of its own, which has asked to die with the
+    host.  Signals are the host's to answer: it passes them on.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    with log_from_a_thread():
+        try:
+            return loop.run_until_complete(_live(configuration, directories, disk, host_end, heart_end))
+        except Exception:
+            # The edge of the process: whatever it is, it must be in the log before the host forks the next brain.
+            log.exception("the brain ends by a defect of its own")
+            return 70
+        finally:
+            disk.shutdown(wait=False, cancel_futures=True)  # a hung disk must not keep us
+
+
+async def _live(
+    configuration: Configuration,
+    directories: Directories,
+    disk: Executor,
+    host_end: socket.socket,
+    heart_end: socket.socket,
+) -> int:
+    incarnation = state.next_incarnation(directories.state)  # before anything waits for this loop
+    brain = Brain(configuration, directories, incarnation, disk, NodeHands(configuration))
+    return await brain.live(host_end, heart_end)
+
+
+class Brain:
+    """The loop and everything that it holds together.  One per process, made in its loop."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        directories: Directories,
+        incarnation: Incarnation,
+        disk: Executor,
+        hands: Hands,
+    ) -> None:
+        self.plan, self.name = configuration.plan, configuration.node
+        self.incarnation = incarnation
+        self.core = Node(self.plan, self.name)
+        self._directories, self._hands = directories, hands
+        self._inbox: deque[AnyEvent] = deque()
+        self._wake = asyncio.Event()
+        self._host: End
+        self._heart: End | None = None
+        self._carried: Carry | None = None
+        self._peer: Snapshot | None = None
+        self._figures = Figures()
+        self._asked: dict[int, asyncio.Future[AnyAnswer]] = {}
+        self._command_ids = itertools.count(1)
+        self._unfinished: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = self._stepped_at_ms = 0
+        self._exit: ExitKind | None = None
+        self._ends_at_ms = 0
+        self._recorder = Recorder(directories.state, self._header, disk)
+        self._timeline = Timeline(directories.state, disk)
+        tasks = AddressTasks(hands, self.put)
+        self._performer = Performer(self, tasks, disk, directories.state)
+
+    # -- the life ----------------------------------------------------------------
+
+    async def live(self, host_end: socket.socket, heart_end: socket.socket) -> int:
+        """From the first word of the host to Goodbye; the exit code."""
+        self._host = End(host_end, self._hear_host)
+        self._connect(heart_end)
+        self._renew(now_ms())  # the peer gets to know at once that a brain is back
+        control = Control(self._directories.runtime / SOCKET_NAME, self._ask)
+        try:
+            await self._hands.open(self.put)
+            self.put_first(await self._begin(await self._unfinished))
+            await control.open()
+            gc.collect()
+            gc.freeze()  # a collection then never walks what was imported (0.4 s were seen)
+            return await self._turn_until_the_end()
+        finally:
+            await control.close()
+            await self._hands.close()
+            await self._close_the_books()
+
+    async def _begin(self, unfinished: tuple[str, ...]) -> Started:
+        wishes, complaint = state.load_wishes(self._directories.state)
+        if complaint:
+            log.error("the operator's wishes of before are lost unless the peer holds them: %s", complaint)
+        return Started(
+            incarnation=self.incarnation,
+            wishes=wishes,
+            unfinished=unfinished,
+            stations=await self._hands.stations(),
+            release=hostd.__version__,
+            present=self._hands.held(),
+        )
+
+    async def _turn_until_the_end(self) -> int:
+        while self._exit is None or now_ms() < self._ends_at_ms:
+            await self._wait()
+            for _ in range(DRAIN_ROUNDS):
+                await asyncio.sleep(0)
+            self._hear_host()
+            self._hear_heart()
+            effects = self._step_all()
+            for effect in effects:
+                self._performer.perform(effect)
+            self._keep_up_appearances(now_ms())
+            if not self._host.is_open:
+                log.error("the host is gone")
+                return 1
+        code = EXIT_CODES[self._exit]
+        self._host.send(Goodbye(code))
+        return code
+
+    async def _wait(self) -> None:
+        """Until something happens, or the next keepalive, renewal or deadline of the core."""
+        now = now_ms()
+        due_at_ms = min(
+            self._stepped_at_ms + self.plan.timers.keepalive_ms,
+            self._renewed_at_ms + self.plan.timers.warntime_ms // 2,
+            self.core.deadline() or now + ALIVE_MS,
+        )
+        timer = asyncio.get_running_loop().call_later(max(0, due_at_ms - now) / 1_000, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
+
+    def _step_all(self) -> list[AnyEffect]:
+        """Step through all that has happened and then the time; the effects in order."""
+        effects: list[AnyEffect] = []
+        while self._inbox:
+            effects += self._step(self._inbox.popleft())
+        effects += self._step(TimerFired())
+        return effects
+
+    def _step(self, event: AnyEvent) -> list[AnyEffect]:
+        now = now_ms()
+        self._stepped_at_ms = now
+        self._recorder.record(now, event)
+        return self.core.step(now, event)
+
+    def _keep_up_appearances(self, now: int) -> None:
+        """Heart, host and disk, each as often as it needs."""
+        if now - self._renewed_at_ms >= self.plan.timers.warntime_ms // 2:
+            self._renew(now)
+        if now - self._alive_at_ms >= ALIVE_MS:
+            self._alive_at_ms = now
+            self._host.send(Alive(self._status_line(), ready=True), latest=True)
+        if now - self._flushed_at_ms >= FLUSH_MS:
+            self._flushed_at_ms = now
+            self._recorder.flush()
+            self._timeline.flush()
+
+    async def _close_the_books(self) -> None:
+        writings = [w for w in (self._recorder.flush(), self._timeline.flush()) if w is not None]
+        if writings:
+            await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=1.0)
+
+    def _status_line(self) -> str:
+        own = self.core.snapshot
+        running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
+        peer = "heard" if self.core.peer_is_heard else "not heard"
+        return f"{own.phase.name.lower()}, {running} services run here, peer {peer}"
+
+    def _header(self) -> Header:
+        checkpoint = pickle.dumps(self.core) if self._stepped_at_ms else b""
+        return Header(
+            FORMAT, hostd.__version__, self.name, self.plan, time.time(), self._stepped_at_ms, checkpoint
+        )
+
+    # -- hearing -----------------------------------------------------------------
+
+    def put(self, event: AnyEvent) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    def put_first(self, event: Started) -> None:
+        """Started is the first event of every brain; what was heard meanwhile comes after it."""
+        self._inbox.appendleft(event)
+        self._wake.set()
+
+    def _hear_host(self) -> None:
+        for message, fds in self._host.received():
+            end = adopt(fds)
+            match message:
+                case Unfinished(services):
+                    if not self._unfinished.done():
+                        self._unfinished.set_result(services)
+                case HeartForked() if end is not None:
+                    self._connect(end)
+                case HeartGone(detail):
+                    log.error("the heart died: %s", detail)
+                    self.put(HeartLost())
+                case Signalled(number):
+                    self._take_signal(number)
+                case _:
+                    self._take(message)
+        if not self._host.is_open:
+            self._wake.set()
+
+    def _hear_heart(self) -> None:
+        if self._heart is None:
+            return
+        for message, _ in self._heart.received():
+            match message:
+                case SnapshotHeard():
+                    self._take_snapshot(message)
+                case HeartFigures():
+                    self._figures.heart = message
+                case _:
+                    self._take(message)
+        if not self._heart.is_open:
+            self._heart = None  # the host notices, too, and forks another
+
+    def _take(self, message: AnyMessage) -> None:
+        if isinstance(message, Done) and (message.reason or message.evidence):
+            log.warning("action %d: %s %s %s", message.action_id, message.reason, message.cure, message.evidence)
+        event = event_of(message)
+        if event is None:
+            self._figures.count("messages_refused")
+        else:
+            self.put(event)
+
+    def _take_snapshot(self, message: SnapshotHeard) -> None:
+        snapshot = snapshot_of(self.plan, self.plan.peer_of(self.name), message)
+        if snapshot is None:
+            self._figures.count("snapshots_refused")
+            return
+        for fact in differences(self._peer, snapshot):
+            self._timeline.add(snapshot.node, fact, observed=True)
+        self._peer = snapshot
+        self.put(SnapshotReceived(snapshot))
+
+    def _take_signal(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            log.warning("conf.d is read at start only: restart hostd (hostd detach leaves the services running)")
+        else:
+            self.put(OperatorAsked(next(self._command_ids), Leave()))
+
+    # -- speaking ----------------------------------------------------------------
+
+    def _connect(self, end: socket.socket) -> None:
+        """A heart is there: tell it who we are and what we last said."""
+        if self._heart is not None:
+            self._heart.close()
+        self._heart = End(end, self._hear_heart)
+        self._heart.send(Identify(self.incarnation))
+        if self._carried is not None:
+            self._heart.send(self._carried, latest=True)
+        self._renew(now_ms())
+        self.put(HeartReturned())
+
+    def _renew(self, now: int) -> None:
+        self._renewed_at_ms = now
+        hears = sum(1 << i for i, view in enumerate(self.core.link_views()) if view.receive_up)
+        if self._heart is not None:
+            self._heart.send(Renew(hears), latest=True)
+
+    def identify(self, incarnation: Incarnation) -> None:
+        self.incarnation = incarnation
+        self._carried = None
+        if self._heart is not None:
+            self._heart.send(Identify(incarnation))
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self._carried = Carry(snapshot.version, snapshots.encode(snapshot))
+        if self._heart is not None:
+            self._heart.send(self._carried, latest=True)
+
+    def tell_host(self, message: AnyMessage) -> None:
+        self._host.send(message)
+
+    def tell(self, fact: AnyFact) -> None:
+        self._timeline.add(self.name, fact)
+        log.info("%s", line_of(fact))
+
+    def end(self, effect: Exit) -> None:
+        if self._exit is None:
+            self._exit = effect.kind
+            self._ends_at_ms = now_ms() + FAREWELL_BEATS * self.plan.timers.keepalive_ms
+
+    # -- the operator --------------------------------------------------------------
+
+    async def _ask(self, request: AnyRequest) -> AnyAnswer:
+        match request:
+            case AskStatus():
+                return StatusIs(self._status())
+            case AskLog(since, service, limit):
+                return LogIs(tuple(self._timeline.entries(since=since, service=service, limit=limit)))
+            case AskWhy(service):
+                if all(known.name != service for known in self.plan.services):
+                    return Rejected("unknown-service", service)
+                entries = self._timeline.entries(service=service, limit=WHY_ENTRIES_MAX)
+                return WhyIs(service, tuple(entries), self._status())
+            case Order(command):
+                return await self._order(command)
+            case _:
+                assert_never(request)
+
+    async def _order(self, command: AnyCommand) -> AnyAnswer:
+        command_id = next(self._command_ids)
+        answer: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
+        self._asked[command_id] = answer
+        self.put(OperatorAsked(command_id, command))
+        try:
+            return await answer
+        finally:
+            del self._asked[command_id]
+
+    def answer(self, effect: AnswerOperator) -> None:
+        asked = self._asked.get(effect.command_id)  # None for a signal, or if the client went away
+        if asked is not None and not asked.done():
+            refusal = effect.refusal
+            asked.set_result(Taken(effect.stamp, effect.node) if refusal is None else Refused(refusal))
+
+    def _status(self) -> Status:
+        return status_of(self.core, self._figures, now_ms(), time.time())

@@ -1,0 +1,86 @@
+"""Messages of heart and host → events of the core.
+
+Decides what is fit for the core: a snapshot that does not decode, or that
+says other things of its sender than the frame it came in, is no event.
+"""
+
+from typing import Final
+
+import msgspec
+
+from hostd.core import snapshot as snapshots
+from hostd.core.events import (
+    ActionFinished,
+    AnyEvent,
+    FenceFinished,
+    FrameReceived,
+    LinkChanged,
+    ProcessExited,
+)
+from hostd.core.plan import Plan
+from hostd.core.snapshot import Snapshot
+from hostd.messages import AnyMessage, Done, Exited, FrameHeard, LinkState, Shot, SnapshotHeard
+
+AWAY_MAX_MS: Final = 86_400_000
+"""A day; nobody detaches a daemon for longer."""
+
+
+def event_of(message: AnyMessage) -> AnyEvent | None:
+    """The event that a message stands for, letter for letter; None if it stands for none."""
+    match message:
+        case FrameHeard():
+            return FrameReceived(
+                link=message.link,
+                at_ms=message.at_ms,
+                sender=message.sender,
+                incarnation=message.incarnation,
+                echo_sent_at_ms=message.echo_sent_at_ms,
+                version=message.version,
+                hears=message.hears,
+                brain_gone=message.brain_gone,
+            )
+        case LinkState():
+            return LinkChanged(message.link, message.at_ms, message.usable, message.carrier, message.detail)
+        case Done():
+            return ActionFinished(
+                action_id=message.action_id,
+                ok=message.ok,
+                health=message.health,
+                timed_out=message.timed_out,
+                leftovers=message.leftovers,
+                reason=message.reason,
+                cure=message.cure,
+            )
+        case Exited():
+            return ProcessExited(message.service, message.resource)
+        case Shot():
+            return FenceFinished(message.request_id, message.confirmed, message.detail)
+        case _:
+            return None
+
+
+def snapshot_of(plan: Plan, peer: str, message: SnapshotHeard) -> Snapshot | None:
+    """The peer's snapshot if it is one and is consistent, else None.
+
+    The frames were authentic; this guards against another release of hostd
+    and against our own defects, before anything reaches the core.
+    """
+    try:
+        snapshot = snapshots.decode(message.body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    says_who_it_is = (
+        snapshot.node == message.sender == peer
+        and snapshot.incarnation == message.incarnation
+        and snapshot.version == message.version
+    )
+    owners = (owner for assignment in snapshot.assignments.values() for owner in assignment.owners)
+    is_sane = (
+        snapshot.version >= 0
+        and snapshot.view >= 0
+        and snapshot.view_max >= 0
+        and 0 <= snapshot.away_ms <= AWAY_MAX_MS
+        and snapshot.coordinator in ("", *plan.nodes)
+        and all(owner in plan.nodes for owner in owners)
+    )
+    return snapshot if says_who_it_is and is_sane else None

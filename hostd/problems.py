@@ -1,0 +1,141 @@
+"""What somebody should look at, from a status and what stands behind it.
+
+Decides which conditions are problems and how severe each is.  An ``error``
+makes ``hostd status`` exit with 1: a service that should run does not, or the
+next failure would not be survived.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hostd.core.terms import Phase, ResourceState
+from hostd.requests import Problem, ServiceStatus, Status
+
+if TYPE_CHECKING:
+    from hostd.core.node import Node
+    from hostd.status import Figures
+
+DISPUTE_MS: Final = 60_000
+"""A foreign claim to an address of ours is shown for so long."""
+_ORDER: Final = {"error": 0, "warning": 1, "info": 2}
+
+
+def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -> Status:
+    """The same status with its problems, worst first."""
+    found = [
+        *_of_peer(status, core, now_ms),
+        *_of_links(status, core),
+        *_of_services(status),
+        *_of_addresses(status, figures, now_ms),
+        *_of_agreement(core),
+        *_of_this_node(core, figures),
+    ]
+    found.sort(key=lambda problem: _ORDER[problem.severity])  # stable: within a severity as listed above
+    return msgspec.structs.replace(status, problems=tuple(found))
+
+
+def _of_peer(status: Status, core: "Node", now_ms: int) -> Iterator[Problem]:
+    peer = core.plan.peer_of(core.name)
+    state = status.nodes[peer].state
+    about = {"node": peer}
+    if core.snapshot.phase is Phase.PEER_LOST:
+        yield Problem("error", "peer-lost", about | {"fencing": status.fencing.mode})
+    elif core.snapshot.phase in (Phase.JOINING, Phase.STARTUP_FENCING) and not core.peer_is_heard:
+        left_ms = getattr(core, "initdead_left_ms", lambda now: None)(now_ms)
+        more = {} if left_ms is None else {"seconds": str(-(-left_ms // 1_000))}
+        yield Problem("warning", "waiting-for-peer", about | more | {"fencing": status.fencing.mode})
+    elif state == "fenced":
+        yield Problem("error", "node-fenced", about)
+    elif state == "offline" and status.nodes[peer].phase == "left":
+        yield Problem("warning", "node-left", about)
+    elif not core.peer_is_heard:
+        yield Problem("error", "node-offline", about)
+    for name, node in status.nodes.items():
+        if node.state in ("standby", "maintenance", "leaving"):
+            yield Problem("info", f"node-{node.state}", {"node": name})
+
+
+def _of_links(status: Status, core: "Node") -> Iterator[Problem]:
+    peer = core.plan.peer_of(core.name)
+    links = status.nodes[peer].links
+    for name, link in links.items():
+        directions = [d for d, state in (("receive", link.receive), ("send", link.send)) if state == "down"]
+        if not link.usable:
+            yield Problem("warning", "link-unusable", {"link": name, "detail": link.detail})
+        elif directions and core.peer_is_heard:  # else it is the node, or all links: said above
+            direction = directions[0] if len(directions) == 1 else "both"
+            about = {"link": name, "direction": direction, "carrier": link.carrier, "node": peer}
+            yield Problem("warning", "link-down", about)
+    if len(links) < 2:
+        yield Problem("warning", "one-link", {})
+
+
+def _of_services(status: Status) -> Iterator[Problem]:
+    for name, service in status.services.items():
+        about = {"service": name, "node": service.node or "", "why": service.why}
+        if service.maintenance:
+            yield Problem("info", "service-maintenance", {"service": name})
+        if service.operator_stopped:
+            yield Problem("info", "service-stopped", {"service": name})
+        elif service.state in ("blocked", "unknown"):
+            is_serious = service.state == "blocked" or status.phase == "peer_lost"
+            yield Problem("error" if is_serious else "warning", f"service-{service.state}", about)
+        elif service.state == "failed" or (service.state == "stopped" and not service.owners):
+            if status.phase in ("alone", "member", "peer_lost") and not _is_forming(status):
+                code = "service-failed" if any(i.banned for i in service.instances.values()) else "service-down"
+                yield Problem("error", code, about | {"node": _banned(service)})
+        elif any(instance.banned for instance in service.instances.values()):
+            yield Problem("warning", "service-failed-on", about | {"node": _banned(service)})
+        if service.degraded:
+            yield Problem("warning", "service-degraded", about)
+
+
+def _is_forming(status: Status) -> bool:
+    return status.phase == "member" and not status.confirmed
+
+
+def _banned(service: ServiceStatus) -> str:
+    return ", ".join(node for node, instance in service.instances.items() if instance.banned)
+
+
+def _of_addresses(status: Status, figures: "Figures", now_ms: int) -> Iterator[Problem]:
+    running = ResourceState.RUNNING.name.lower()
+    for name, service in status.services.items():
+        for resource in service.resources:
+            if resource.verified is False and resource.state == running and service.state == "running":
+                about = {"service": name, "address": resource.id, "node": service.node or ""}
+                yield Problem("warning", "address-unverified", about)
+    for address, (station, at_ms) in figures.disputes.items():
+        if now_ms - at_ms < DISPUTE_MS:
+            yield Problem("error", "address-conflict", {"address": address, "station": station})
+
+
+def _of_agreement(core: "Node") -> Iterator[Problem]:
+    own, peer = core.snapshot, core.peer_snapshot
+    if peer is None or not core.peer_is_heard:
+        return
+    about = {"node": peer.node}
+    if peer.digest and own.digest != peer.digest:
+        yield Problem("error", "config-differs", about | {"service": ""})
+    for service in sorted({*own.digests, *peer.digests}):
+        if own.digests.get(service) != peer.digests.get(service):
+            yield Problem("error", "config-differs", about | {"service": service})
+    if peer.release and own.release != peer.release:
+        yield Problem("info", "release-differs", about | {"theirs": peer.release, "ours": own.release})
+
+
+def _of_this_node(core: "Node", figures: "Figures") -> Iterator[Problem]:
+    if not core.plan.fencing:
+        yield Problem("warning", "no-fencing", {})
+    elif figures.fencing_detail:
+        yield Problem("error", "fencing-failed", {"detail": figures.fencing_detail})
+    if figures.heart_lost:
+        yield Problem("error", "no-heart", {"detail": figures.heart_lost})
+    elif figures.heart is not None and not figures.heart.realtime:
+        yield Problem("warning", "no-realtime", {"deadtime_ms": str(core.plan.timers.deadtime_ms)})
+    if figures.unsaved:
+        yield Problem("warning", "wishes-unsaved", {"detail": figures.unsaved})
+    if figures.counters["records_lost"]:
+        yield Problem("info", "records-lost", {"count": str(figures.counters["records_lost"])})

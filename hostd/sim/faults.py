@@ -1,0 +1,441 @@
+"""What can go wrong, as data: drawn from a seed, printed, read back, replayed.
+
+Decides which faults exist and how a schedule of them is drawn.  Knows
+nothing of what they do to the world (``world.py``).  The text of a fault is
+its class name in words and its fields in order: ``power-off b``,
+``cut serial a``, ``pause b FREEZE 3000``.  ``-`` stands for an empty text,
+which means "both" where a node may be named, and defaults at the end may
+be left out.
+"""
+
+import enum
+import random
+import re
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from hostd.core.events import (
+    AnyCommand,
+    CleanUp,
+    ConfirmDown,
+    Detach,
+    Leave,
+    MoveService,
+    SetMaintenance,
+    SetStandby,
+    StartService,
+    StopService,
+)
+from hostd.core.plan import Plan
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """The root of everything that a schedule may contain."""
+
+
+class Stop(enum.Enum):
+    """How much of a node stands still, and whether its clock shows it."""
+
+    BRAIN = 1  # only the daemon: the heart falls silent after warntime
+    USERLAND = 2  # every process; the kernel answers ARP, leases run on
+    SUSPEND = 3  # the whole machine; the clock goes on, so the gap shows
+    FREEZE = 4  # a virtual machine stopped with its clock: nothing shows
+
+
+class Conduct(enum.Enum):
+    """How an agent action or a fencing device behaves."""
+
+    WELL = 1
+    FAIL = 2
+    HANG = 3
+    SLOW = 4
+    LEAVE = 5  # a stop that succeeds and leaves processes behind (and they are seen)
+    LIE = 6  # a stop that says "stopped" and is not believed by the judge
+
+
+# -- machines ----------------------------------------------------------------
+
+
+class PowerOff(Fault, frozen=True):
+    node: str
+
+
+class PowerOn(Fault, frozen=True):
+    node: str
+
+
+class KillBrain(Fault, frozen=True):
+    node: str
+    back_ms: int = 200
+
+
+class KillHeart(Fault, frozen=True):
+    node: str
+    back_ms: int = 200
+
+
+class KillHost(Fault, frozen=True):
+    """SIGKILL of all of hostd: services and their actions go on, leases run out."""
+
+    node: str
+
+
+class StartHost(Fault, frozen=True):
+    node: str
+
+
+class Pause(Fault, frozen=True):
+    node: str
+    stop: Stop
+    for_ms: int
+
+
+class Disk(Fault, frozen=True):
+    """Can the wishes be saved?"""
+
+    node: str
+    well: bool
+
+
+# -- links and the client LAN --------------------------------------------------
+
+
+class Cut(Fault, frozen=True):
+    link: str
+    sender: str = ""
+    """Only this direction; empty: both."""
+
+
+class Mend(Fault, frozen=True):
+    """The link as it was on the first day; empty: all of them."""
+
+    link: str = ""
+
+
+class Weather(Fault, frozen=True):
+    link: str
+    loss: float = 0.0
+    copies: float = 0.0
+    delay_ms: int = 1
+    jitter_ms: int = 0
+
+
+class Hold(Fault, frozen=True):
+    """Frames of this sender wait in a buffer until ``Release``."""
+
+    link: str
+    sender: str
+
+
+class Release(Fault, frozen=True):
+    link: str
+    sender: str
+
+
+class Replay(Fault, frozen=True):
+    link: str
+    sender: str
+    back: int
+
+
+class LanCut(Fault, frozen=True):
+    """The client LAN is dead at this node, carrier and all."""
+
+    node: str
+
+
+class LanMend(Fault, frozen=True):
+    node: str
+
+
+class ArpBlock(Fault, frozen=True):
+    """Not even ARP passes between the nodes, and both see other stations."""
+
+
+class ArpPass(Fault, frozen=True):
+    pass
+
+
+class Stranger(Fault, frozen=True):
+    """Another machine on the LAN takes one of our addresses, or lets go."""
+
+    address: str
+    holds: bool
+
+
+class Unaddress(Fault, frozen=True):
+    """Somebody removes the address by hand."""
+
+    node: str
+    address: str
+
+
+# -- services and devices -------------------------------------------------------
+
+
+class Starts(Fault, frozen=True):
+    """How starts of this service behave on this node from now on."""
+
+    service: str
+    node: str
+    conduct: Conduct
+
+
+class Stops(Fault, frozen=True):
+    service: str
+    node: str
+    conduct: Conduct
+
+
+class Dies(Fault, frozen=True):
+    """A running service ends by itself; ``noticed``: its main process is watched.
+    ``orphans``: the main process only, its workers stay."""
+
+    service: str
+    node: str
+    noticed: bool = True
+    orphans: bool = False
+
+
+class Fencing(Fault, frozen=True):
+    """How the device that shoots this node behaves."""
+
+    node: str
+    conduct: Conduct
+
+
+class Ask(Fault, frozen=True):
+    """The operator types a command on this node."""
+
+    node: str
+    command: str
+    subject: str = ""
+    value: str = ""
+
+
+AnyFault = (
+    PowerOff | PowerOn | KillBrain | KillHeart | KillHost | StartHost | Pause | Disk
+    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanMend | ArpBlock | ArpPass
+    | Stranger | Unaddress | Starts | Stops | Dies | Fencing | Ask
+)  # fmt: skip
+
+
+class Timed(NamedTuple):
+    at_ms: int
+    fault: AnyFault
+
+
+Schedule = tuple[Timed, ...]
+
+
+def command(ask: Ask) -> AnyCommand:
+    """The command in the core's terms; raises ValueError on one that does not exist."""
+    match ask.command:
+        case "move":
+            return MoveService(ask.subject, ask.value)
+        case "stop":
+            return StopService(ask.subject)
+        case "start":
+            return StartService(ask.subject)
+        case "standby" | "online":
+            return SetStandby(ask.subject or ask.node, ask.command == "standby")
+        case "maintenance":
+            return SetMaintenance(ask.subject == "on", ask.value)
+        case "cleanup":
+            return CleanUp(ask.subject)
+        case "confirm-down":
+            return ConfirmDown(ask.subject)
+        case "leave":
+            return Leave()
+        case "detach":
+            return Detach(int(ask.subject or 0))
+        case other:
+            raise ValueError(f"no such command: {other}")
+
+
+# -- text ------------------------------------------------------------------------
+
+
+def _verb(kind: type[Fault]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
+
+
+KINDS: Final[dict[str, type[Any]]] = {_verb(kind): kind for kind in Fault.__subclasses__()}
+
+
+def words(fault: Fault) -> str:
+    """One line that :func:`parse` reads back."""
+    told = [_verb(type(fault))]
+    for value in msgspec.structs.astuple(fault):
+        match value:
+            case enum.Enum():
+                told.append(value.name)
+            case bool():
+                told.append("yes" if value else "no")
+            case str():
+                told.append(value or "-")
+            case _:
+                told.append(str(value))
+    while told[-1] == "-":
+        told.pop()
+    return " ".join(told)
+
+
+def parse(text: str) -> AnyFault:
+    """The inverse of :func:`words`; raises ValueError with what is wrong."""
+    verb, *rest = text.split()
+    kind = KINDS.get(verb)
+    if kind is None:
+        raise ValueError(f"no such fault: {verb} (one of {', '.join(sorted(KINDS))})")
+    fields = msgspec.structs.fields(kind)
+    if len(rest) > len(fields):
+        raise ValueError(f"{text}: at most {len(fields)} words after {verb}")
+    values: list[Any] = []
+    for field, word in zip(fields, rest, strict=False):
+        if isinstance(field.type, type) and issubclass(field.type, enum.Enum):
+            values.append(field.type[word])
+        elif field.type is bool:
+            values.append({"yes": True, "no": False}[word])
+        elif field.type is str:
+            values.append("" if word == "-" else word)
+        else:
+            values.append(field.type(word))
+    try:
+        fault: AnyFault = kind(*values)
+        if isinstance(fault, Ask):
+            command(fault)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{text}: {error}") from error
+    return fault
+
+
+# -- drawing ---------------------------------------------------------------------
+
+BURST_MS: Final = (0, 5, 30, 100, 400, 1_500, 4_000)
+"""Distances between faults: harm lives where they crowd."""
+
+
+def draw(seed: int, plan: Plan, faults: int, over_ms: int) -> Schedule:
+    """A schedule of about ``faults`` faults; the same seed and plan draw the same."""
+    rng = random.Random(f"faults {seed}")
+    deck = _deck(plan)
+    kinds, weights = [d for d, _ in deck], [w for _, w in deck]
+    at_ms = rng.randrange(over_ms // 3)
+    timed: list[Timed] = []
+    for _ in range(faults):
+        for fault in rng.choices(kinds, weights)[0](rng, plan):
+            timed.append(Timed(at_ms, fault))
+        if rng.random() < 0.3:
+            at_ms += rng.randrange(over_ms // 4)
+        else:
+            at_ms += rng.choice(BURST_MS) + rng.randrange(20)
+        at_ms %= over_ms
+    return tuple(sorted(timed, key=lambda t: t.at_ms))
+
+
+def _node(rng: random.Random, plan: Plan) -> str:
+    return rng.choice(plan.nodes)
+
+
+def _service(rng: random.Random, plan: Plan) -> str:
+    return rng.choice(plan.services).name
+
+
+def _link(rng: random.Random, plan: Plan) -> str:
+    return rng.choice(plan.links).name
+
+
+def _ask(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    where, service, node = _node(rng, plan), _service(rng, plan), _node(rng, plan)
+    name = rng.choice(
+        ("move", "move", "move", "stop", "start", "standby", "online", "maintenance", "cleanup", "confirm-down",
+         "leave", "detach")
+    )  # fmt: skip
+    match name:
+        case "move":
+            return [Ask(where, name, service, node if rng.random() < 0.5 else "")]
+        case "standby" | "online" | "confirm-down":
+            return [Ask(where, name, node)]
+        case "maintenance":
+            return [Ask(where, name, rng.choice(("on", "off", "off")), rng.choice(("", service)))]
+        case "leave":
+            return [Ask(where, name)]
+        case "detach":
+            return [Ask(where, name, str(rng.choice((1_000, 5_000))))]
+        case _:
+            return [Ask(where, name, service)]
+
+
+def _pause(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    dead_ms, warn_ms = plan.timers.deadtime_ms, plan.timers.warntime_ms
+    for_ms = rng.choice((warn_ms // 2, warn_ms * 2, dead_ms // 2 + 100, dead_ms + 50, dead_ms * 2, dead_ms * 5))
+    return [Pause(_node(rng, plan), rng.choice(list(Stop)), for_ms + rng.randrange(100))]
+
+
+def _split(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    """Every link at once, sometimes one way, sometimes ARP with them."""
+    sender = rng.choice(("", "", *plan.nodes))
+    torn: list[AnyFault] = [Cut(link.name, sender) for link in plan.links]
+    if rng.random() < 0.3:
+        torn.append(ArpBlock())
+    return torn
+
+
+def _weather(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    return [
+        Weather(
+            _link(rng, plan),
+            rng.choice((0.0, 0.1, 0.5, 0.9)),
+            rng.choice((0.0, 0.3)),
+            rng.choice((1, 20, 300)),
+            rng.choice((0, 50, 1_000)),
+        )
+    ]
+
+
+def _agent(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    service, node = _service(rng, plan), _node(rng, plan)
+    if rng.random() < 0.5:
+        starts = (Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.WELL, Conduct.WELL)
+        return [Starts(service, node, rng.choice(starts))]
+    stops = (Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.LEAVE, Conduct.WELL, Conduct.WELL, Conduct.WELL)
+    return [Stops(service, node, rng.choice(stops))]
+
+
+def _address(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    addresses = [a for s in plan.services for a in s.addresses]
+    if not addresses:
+        return []
+    address = rng.choice(addresses)
+    if rng.random() < 0.7:
+        return [Unaddress(_node(rng, plan), address)]
+    return [Stranger(address, rng.random() < 0.4)]
+
+
+def _deck(plan: Plan) -> list[tuple[Any, int]]:
+    return [
+        (lambda r, p: [PowerOff(_node(r, p))], 8),
+        (lambda r, p: [PowerOn(_node(r, p))], 12),
+        (lambda r, p: [KillBrain(_node(r, p), r.choice((20, 200, 450, 3_000)))], 12),
+        (lambda r, p: [KillHeart(_node(r, p), r.choice((20, 200, 450, 3_000)))], 4),
+        (lambda r, p: [KillHost(_node(r, p))], 4),
+        (lambda r, p: [StartHost(_node(r, p))], 8),
+        (_pause, 8),
+        (_split, 8),
+        (lambda r, p: [Cut(_link(r, p), r.choice(("", *p.nodes)))], 6),
+        (lambda r, p: [Mend(r.choice(("", "", _link(r, p))))], 12),
+        (_weather, 4),
+        (lambda r, p: [Hold(_link(r, p), _node(r, p))], 3),
+        (lambda r, p: [Release(_link(r, p), _node(r, p))], 4),
+        (lambda r, p: [Replay(_link(r, p), _node(r, p), r.randrange(60))], 4),
+        (lambda r, p: [LanCut(_node(r, p))], 3),
+        (lambda r, p: [LanMend(_node(r, p))], 6),
+        (lambda r, p: [ArpPass()], 3),
+        (_address, 4),
+        (_agent, 6),
+        (lambda r, p: [Dies(_service(r, p), _node(r, p), r.random() < 0.6, r.random() < 0.3)], 8),
+        (lambda r, p: [Fencing(_node(r, p), r.choice(list(Conduct)[:4]))], 4 if plan.fencing else 0),
+        (lambda r, p: [Disk(_node(r, p), r.random() < 0.6)], 1),
+        (_ask, 14),
+    ]

@@ -1,0 +1,275 @@
+"""Is anything wrong?  Judges the invariants of PROTOCOL.md section 4.
+
+From: what is true in the world, and the effects of each step.  It never
+believes a report where the truth can be seen, and it trusts nothing of the
+core but its door.  What is allowed is written at each rule; whatever is not
+allowed is harm, and the first harm ends the run.
+"""
+
+from typing import Final
+
+from hostd.core.effects import (
+    AddAddress,
+    AnnounceAddress,
+    AnswerOperator,
+    AnyEffect,
+    Exit,
+    FencePeer,
+    ProbeAddresses,
+    Publish,
+    RemoveAddress,
+    RenewAddress,
+    RunAction,
+)
+from hostd.core.events import AnyEvent, FrameReceived, OperatorAsked
+from hostd.core.snapshot import Assignment, Snapshot
+from hostd.core.terms import Action, Epoch, Phase, ServiceState
+from hostd.sim.faults import AnyFault
+from hostd.sim.machine import Machine
+from hostd.sim.world import REFRESH_MS, World
+
+PAUSE_GRACE_MS: Final = 50
+"""PROTOCOL.md section 4: one keepalive and this, after a pause that no clock shows."""
+
+HEAL_GRACE_MS: Final = 300
+"""Two owners after the heal of a split in which not even ARP passed (the judges' figure)."""
+
+
+class Judge:
+    """An observer of one world."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[tuple[str, Epoch], Assignment] = {}
+        self._views: dict[int, str] = {}
+        self._seen: dict[str, Snapshot] = {}
+        self._requests: dict[tuple[str, str, int], int] = {}
+        """The brain's life in which each number was used last."""
+        self._commands: dict[int, int] = {}
+        self._heard_at_ms: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+        self._active: dict[str, tuple[str, ...]] = {}
+        self._both_hold: dict[str, bool] = {}
+        self._owners: dict[str, int] = {}
+        """Addresses with two owners now, and since when."""
+        self.overlap_ms_max = 0
+        self.given_up: dict[str, bool] = {}
+        """Services that were banned somewhere: failback does not undo that by itself."""
+
+    # -- every change of the truth (invariant 1) ------------------------------------
+
+    def struck(self, world: World, fault: AnyFault) -> None:
+        pass
+
+    def changed(self, world: World) -> None:
+        """Something true has changed: may it?"""
+        for service in world.plan.services:
+            if not service.everywhere and service.name not in world.lies:
+                self._judge_service(world, service.name)
+            for address in service.addresses:
+                self._judge_address(world, address)
+
+    def _judge_service(self, world: World, service: str) -> None:
+        """An exclusive service is never starting, running or stopping on two powered nodes.
+
+        With fencing, never.  Without, processes that a guard cannot see may
+        be left on a node that was truly silent to the starter (no frame of a
+        living brain for ``warntime``) and none of whose addresses for it
+        answered; then both run until they hear each other.
+        """
+        active = tuple(n for n, m in world.machines.items() if m.powered and world.hands(n).is_active(service))
+        before, self._active[service] = self._active.get(service, ()), active
+        if len(active) < 2 or before == active:
+            return
+        starters = [n for n in active if n not in before]
+        if world.plan.fencing or len(starters) != 1:
+            self._harm(world, f"1: {service} is active on both nodes")
+            return
+        starter = starters[0]
+        silence_ms = world.queue.now_ms - self._heard_at_ms.get(starter, -1 << 40)
+        if silence_ms < world.plan.timers.warntime_ms:
+            self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
+        for address in world.plan.service(service).addresses:
+            if world.answers(starter, address) is not None:
+                self._harm(world, f"1: {starter} starts {service}, active on the other node, and {address} answers")
+
+    def _judge_address(self, world: World, address: str) -> None:
+        """An address is never held by two powered nodes while ARP passes between them.
+
+        A node whose kernel stands still holds nothing.  Two owners are
+        allowed if both held it while ARP did not pass or one stood still,
+        until it could be noticed and for a grace after that (``_overdue``).
+        """
+        both = world.held_by_both(address)
+        effective = both and world.lan.passes() and all(m.kernel_runs for m in world.machines.values())
+        held_before, self._both_hold[address] = self._both_hold.get(address, False), both
+        since_ms = self._owners.get(address)
+        if not effective:
+            if since_ms is not None:
+                self.overlap_ms_max = max(self.overlap_ms_max, world.queue.now_ms - since_ms)
+                del self._owners[address]
+        elif since_ms is None:
+            self._owners[address] = world.queue.now_ms
+            if not held_before:
+                self._harm(world, f"1: {address} was added on a second node while ARP passes")
+            world.queue.after(20, self._overdue, world, address, world.queue.now_ms)
+
+    def _overdue(self, world: World, address: str, since_ms: int) -> None:
+        """How long two owners may last once ARP passes again.
+
+        Both brains awake and a link working both ways: ``HEAL_GRACE_MS``.
+        No link: until the next gratuitous ARP, and one keepalive and
+        ``PAUSE_GRACE_MS``.  A brain that is away cannot drop anything: its
+        lease does it.
+        """
+        if self._owners.get(address) != since_ms:
+            return
+        timers, now_ms = world.plan.timers, world.queue.now_ms
+        from_ms = since_ms
+        works_since_ms = world.works_since_ms()
+        grace_ms = HEAL_GRACE_MS
+        if works_since_ms is None:
+            grace_ms = REFRESH_MS + timers.keepalive_ms + PAUSE_GRACE_MS
+        else:
+            from_ms = max(from_ms, works_since_ms)
+        limit_ms = world.plan.address_lease_ms + world.plan.restart_limit_ms + timers.deadtime_ms
+        for machine in world.machines.values():
+            if machine.well_since_ms is None:
+                from_ms, grace_ms = since_ms, max(grace_ms, limit_ms)
+            else:
+                from_ms = max(from_ms, machine.well_since_ms)
+        if now_ms - from_ms > grace_ms:
+            self._harm(world, f"1: {address} has two owners for {now_ms - since_ms} ms")
+            return
+        world.queue.after(20, self._overdue, world, address, since_ms)
+
+    # -- every step of a core ----------------------------------------------------------
+
+    def stepped(self, world: World, machine: Machine, event: AnyEvent, effects: list[AnyEffect]) -> None:
+        name = machine.name
+        if type(event) is FrameReceived:
+            if not event.brain_gone and event.echo_sent_at_ms is not None:
+                self._heard_at_ms[name] = world.queue.now_ms
+        elif type(event) is OperatorAsked:
+            self._commands[event.command_id] = 0
+        if self._ended.get(name) == machine.brain_life and effects:
+            self._harm(world, f"{name} acts after Exit: {effects[0]!r}")
+        if not effects:
+            return
+        for effect in effects:
+            if type(effect) is Publish:
+                self._judge_snapshot(world, machine, effect.snapshot)
+        for effect in effects:
+            match effect:
+                case RunAction(action=Action.START, service=service):
+                    self._judge_right(world, machine, service, effect)
+                case AddAddress(service=service):
+                    self._judge_right(world, machine, service, effect)
+                case FencePeer():
+                    self._judge_cause(world, machine, "fences its peer")
+                case AnswerOperator(command_id=command_id):
+                    self._commands[command_id] = self._commands.get(command_id, 1) + 1
+                    if self._commands[command_id] != 1:
+                        self._harm(world, f"{name} answers command {command_id} twice or unasked")
+                case Exit():
+                    self._ended[name] = machine.brain_life
+            self._judge_request(world, machine, effect)
+
+    def _judge_request(self, world: World, machine: Machine, effect: AnyEffect) -> None:
+        """Every request of one brain has a number of its own."""
+        match effect:
+            case RunAction(action_id=number):
+                key = (machine.name, "action", number)
+            case AddAddress() | RemoveAddress() | RenewAddress() | AnnounceAddress() | ProbeAddresses() | FencePeer():
+                key = (machine.name, "request", effect.request_id)
+            case _:
+                return
+        if self._requests.get(key) == machine.brain_life:
+            self._harm(world, f"{machine.name} uses a number twice: {effect!r}")
+        self._requests[key] = machine.brain_life
+
+    def _judge_right(self, world: World, machine: Machine, service: str, effect: AnyEffect) -> None:
+        """Invariant 2: a service starts only under an assignment of the node's
+        current confirmed view, or ALONE (then under its own)."""
+        mine = self._seen.get(machine.name)
+        what = f"2: {machine.name} does {type(effect).__name__} for {service}"
+        if mine is None or mine.incarnation != machine.incarnation:
+            self._harm(world, f"{what} before it has said anything")
+            return
+        if not (mine.phase is Phase.ALONE or (mine.phase is Phase.MEMBER and mine.confirmed)):
+            self._harm(world, f"{what} in {mine.phase.name}")
+            return
+        if mine.coordinator == machine.name:
+            assignment = mine.assignments.get(service)
+        else:
+            report = mine.services.get(service)
+            assignment = self._epochs.get((service, report.obeyed)) if report else None
+        if assignment is None or machine.name not in assignment.owners:
+            self._harm(world, f"{what} without an assignment to it")
+        elif assignment.epoch.view != mine.view:
+            self._harm(world, f"{what} under epoch {tuple(assignment.epoch)} in view {mine.view}")
+
+    def _judge_snapshot(self, world: World, machine: Machine, new: Snapshot) -> None:
+        """Invariants 3, 4 and 6, from what a node says of itself."""
+        old = self._seen.get(machine.name)
+        self._seen[machine.name] = new
+        if old is not None:
+            if (new.incarnation, new.version) <= (old.incarnation, old.version):
+                self._harm(world, f"4: {machine.name} speaks for an older life or version")
+            if new.incarnation == old.incarnation:
+                self._judge_obedience(world, machine.name, old, new)
+        if new.phase is Phase.ALONE or (new.phase is Phase.MEMBER and new.confirmed):
+            coordinator = self._views.setdefault(new.view, new.coordinator)
+            if coordinator != new.coordinator:
+                self._harm(world, f"3: view {new.view} has two coordinators")
+        for service, assignment in new.assignments.items():
+            known = self._epochs.setdefault((service, assignment.epoch), assignment)
+            if known != assignment and self._same_life(old, new):
+                self._harm(world, f"3: {service} epoch {tuple(assignment.epoch)} was given out twice")
+            self._epochs[service, assignment.epoch] = assignment
+        seeks = new.phase in (Phase.PEER_LOST, Phase.STARTUP_FENCING)
+        if seeks and (old is None or old.phase is not new.phase):
+            self._judge_cause(world, machine, f"goes to {new.phase.name}")
+
+    @staticmethod
+    def _same_life(old: Snapshot | None, new: Snapshot) -> bool:
+        return old is not None and old.incarnation == new.incarnation
+
+    def _judge_obedience(self, world: World, node: str, old: Snapshot, new: Snapshot) -> None:
+        """Invariant 3: epochs obeyed never decrease within an incarnation."""
+        for service, report in new.services.items():
+            if report.banned:
+                self.given_up[service] = True
+            before = old.services.get(service)
+            if before is not None and report.obeyed < before.obeyed:
+                self._harm(world, f"3: {node} obeys an older epoch for {service}")
+
+    def _judge_cause(self, world: World, machine: Machine, what: str) -> None:
+        """Invariant 6: as long as one link works in both directions and both
+        daemons run, nobody is declared dead.
+
+        Exception: with fencing, a node whose stop failed is shot on purpose.
+        """
+        timers = world.plan.timers
+        other = world.other(machine)
+        theirs = self._seen.get(other.name)
+        if theirs is not None and any(r.state is ServiceState.BLOCKED for r in theirs.services.values()):
+            return
+        margin_ms = timers.deadtime_ms + 3 * timers.keepalive_ms
+        times = (world.works_since_ms(), machine.well_since_ms, other.well_since_ms)
+        if all(t is not None and world.queue.now_ms - t > margin_ms for t in times):
+            self._harm(world, f"6: {machine.name} {what} though both daemons and a link work")
+
+    def _harm(self, world: World, text: str) -> None:
+        if not world.harm:
+            world.harm = text
+
+    # -- the end -----------------------------------------------------------------------
+
+    def unanswered(self) -> int:
+        """Commands without an answer (their brain may have died first)."""
+        return sum(1 for count in self._commands.values() if count == 0)
+
+    def said(self, node: str) -> Snapshot | None:
+        return self._seen.get(node)
+
+

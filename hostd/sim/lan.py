@@ -1,0 +1,40 @@
+"""The client LAN: who answers for an address, and who can hear whom.
+
+Decides ARP's truth from cables and strangers; who holds an address is the
+machines' own affair.
+"""
+
+from typing import Final
+
+from hostd.core.plan import Plan
+
+STRANGER: Final = "02:ff:ff:ff:ff:ff"
+"""The station of a machine that belongs to nobody here."""
+
+
+def station_of(node: str) -> str:
+    """The MAC address of a node's interface in the LAN."""
+    return f"02:00:00:00:00:{sum(node.encode()) % 256:02x}"
+
+
+class Lan:
+    """One switch, a port for each node, and a gateway that always answers."""
+
+    __slots__ = ("blocked", "cut", "strangers")
+
+    def __init__(self, plan: Plan) -> None:
+        self.cut: dict[str, bool] = {node: False for node in plan.nodes}
+        self.blocked = False
+        """ARP does not pass between the nodes, though each sees the gateway."""
+        self.strangers: dict[str, bool] = {}
+        """Addresses that a stranger holds."""
+
+    def passes(self) -> bool:
+        """ARP between the nodes."""
+        return not self.blocked and not any(self.cut.values())
+
+    def mend(self) -> None:
+        self.blocked = False
+        self.strangers.clear()
+        for node in self.cut:
+            self.cut[node] = False

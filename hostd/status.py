@@ -1,0 +1,259 @@
+"""How it stands: the core's views and the brain's figures → :class:`hostd.requests.Status`.
+
+Decides what one word each node, service and problem gets.  Problems carry a
+code and what they are about; their sentences are made in ``commands``.
+Changes nothing and knows no socket.
+"""
+
+import dataclasses
+import datetime
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from hostd.core.node import Node
+from hostd.core.plan import Service
+from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
+from hostd.core.terms import Clearance, Mode, Phase, ResourceState, ServiceState
+from hostd.messages import HeartFigures
+from hostd.problems import problems_of
+from hostd.requests import (
+    FencingStatus,
+    InstanceStatus,
+    LinkStatus,
+    NodeStatus,
+    ResourceStatus,
+    ServiceStatus,
+    Status,
+    WishStatus,
+)
+
+
+@dataclasses.dataclass
+class Figures:
+    """What the brain knows beside the core, for people only."""
+
+    counters: Counter[str] = dataclasses.field(default_factory=Counter)
+    heart: HeartFigures | None = None
+    heart_lost: str = ""
+    """Why there is no heart now; empty if there is one."""
+    published_at_ms: int = 0
+    peer_snapshot_at_ms: int = 0
+    verified: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """Newer than what was published, per address."""
+    disputes: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    """Address → the other station that claimed it last, and when (ms)."""
+    fencing_detail: str = ""
+    """Of the newest attempt to fence that failed."""
+    unsaved: str = ""
+    """Why the operator's wishes are not on the disk."""
+
+
+_WEIGHT: Final = {
+    ServiceState.BLOCKED: 0,  # first: what needs a person
+    ServiceState.STOPPING: 1,
+    ServiceState.STARTING: 2,
+    ServiceState.RECOVERING: 3,
+    ServiceState.RUNNING: 4,
+    ServiceState.UNKNOWN: 5,
+    ServiceState.FAILED: 6,
+    ServiceState.STOPPED: 7,
+}
+"""Which of two nodes' states a service on one of them is called by."""
+
+
+def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
+    """The whole status; ``wall`` is the wall clock at ``now_ms``, in seconds."""
+    own, peer = core.snapshot, core.peer_snapshot
+    peer_name = core.plan.peer_of(core.name)
+    ages_ms = {core.name: now_ms - figures.published_at_ms, peer_name: now_ms - figures.peer_snapshot_at_ms}
+    reports = {core.name: own.services}
+    if peer is not None and (core.peer_is_heard or core.clearance is Clearance.NONE):
+        reports[peer_name] = peer.services
+    stale = () if core.peer_is_heard else (peer_name,)
+    services = {
+        service.name: _service(core, service, reports, stale, ages_ms, figures, wall)
+        for service in core.plan.services
+    }
+    nodes = {
+        name: _own_node(core, figures) if name == core.name else _peer_node(core, figures, now_ms)
+        for name in core.plan.nodes
+    }
+    status = Status(
+        cluster=core.plan.cluster,
+        node=core.name,
+        coordinator=own.coordinator,
+        view=own.view,
+        phase=own.phase.name.lower(),
+        confirmed=own.confirmed,
+        nodes=nodes,
+        services=services,
+        fencing=FencingStatus(
+            mode="required" if core.plan.fencing else "none",
+            ready=core.plan.fencing and not figures.fencing_detail,
+            clearance=core.clearance.name.lower(),
+        ),
+        wishes=tuple(_wish(wish, own, peer) for wish in own.wishes),
+        figures=dict(figures.counters),
+    )
+    return problems_of(status, core, figures, now_ms)
+
+
+def _own_node(core: Node, figures: Figures) -> NodeStatus:
+    own = core.snapshot
+    state = "pending" if own.phase in (Phase.JOINING, Phase.STARTUP_FENCING) else "online"
+    if own.phase is Phase.MEMBER and not own.confirmed:
+        state = "pending"
+    return NodeStatus(
+        state=_wished_state(core, core.name, own, state),
+        incarnation=f"{own.incarnation.boot}.{own.incarnation.nonce}",
+        version=own.release,
+        phase=own.phase.name.lower(),
+        realtime=None if figures.heart is None else figures.heart.realtime,
+    )
+
+
+def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
+    peer = core.peer_snapshot
+    name = core.plan.peer_of(core.name)
+    if core.peer_is_heard and peer is not None:
+        fit = peer.phase in (Phase.ALONE, Phase.PEER_LOST) or peer.confirmed
+        state = _wished_state(core, name, peer, "online" if fit else "pending")
+    elif core.clearance in (Clearance.FENCED, Clearance.CONFIRMED):
+        state = "fenced"
+    elif core.clearance is not Clearance.NONE or (peer is not None and peer.phase is Phase.LEFT):
+        state = "offline"
+    elif peer is not None and peer.mode is Mode.RESTARTING:
+        state = "pending"
+    else:
+        state = "unclean"
+    return NodeStatus(
+        state=state,
+        incarnation=f"{peer.incarnation.boot}.{peer.incarnation.nonce}" if peer else "",
+        version=peer.release if peer else "",
+        phase=peer.phase.name.lower() if peer else "",
+        heard=core.peer_is_heard,
+        links=_links(core, figures, now_ms),
+    )
+
+
+def _wished_state(core: Node, name: str, snapshot: Snapshot, state: str) -> str:
+    if snapshot.phase is Phase.LEFT:
+        return "offline"
+    if snapshot.mode is Mode.LEAVING:
+        return "leaving"
+    if wish_value(core.snapshot, WishKind.STANDBY, name):
+        return "standby"
+    if wish_value(core.snapshot, WishKind.MAINTENANCE, ""):
+        return "maintenance"
+    return state
+
+
+def _links(core: Node, figures: Figures, now_ms: int) -> dict[str, LinkStatus]:
+    heart = figures.heart
+    links = {}
+    for view in core.link_views():
+        gap_ms = heart.gap_max_ms.get(view.name) if heart else None
+        links[view.name] = LinkStatus(
+            send="up" if view.send_up else "down",
+            receive="up" if view.receive_up else "down",
+            late_max_ms=None if gap_ms is None else max(0, gap_ms - core.plan.timers.keepalive_ms),
+            last_heard_ms=None if not view.heard_at_ms else max(0, now_ms - view.heard_at_ms),
+            usable=view.usable,
+            carrier=view.carrier.name.lower(),
+            rejected=heart.rejected.get(view.name, 0) if heart else 0,
+        )
+    return links
+
+
+def _service(
+    core: Node,
+    service: Service,
+    reports: dict[str, dict[str, Report]],
+    stale: tuple[str, ...],
+    ages_ms: dict[str, int],
+    figures: Figures,
+    wall: float,
+) -> ServiceStatus:
+    found = {node: reports[node][service.name] for node in core.plan.nodes if service.name in reports.get(node, {})}
+    believed = {
+        node: ServiceState.UNKNOWN if node in stale and not report.state.is_stopped else report.state
+        for node, report in found.items()
+    }
+    instances = {
+        node: _instance(service, report, believed[node], figures if node == core.name else None, ages_ms[node], wall)
+        for node, report in found.items()
+    }
+    where = [node for node, state in believed.items() if not state.is_stopped]
+    named = min(believed, key=lambda node: _WEIGHT[believed[node]], default=None)
+    state = believed[named] if named is not None else ServiceState.UNKNOWN
+    chosen = instances.get(named) if named is not None else None
+    wishes = core.snapshot
+    decision = core.decisions.get(service.name)
+    return ServiceStatus(
+        state=state.name.lower(),
+        node=named if named in where else None,
+        nodes=tuple(where),
+        primary=service.primary,
+        since=chosen.since if chosen else None,
+        failures=sum(report.failures for report in found.values()),
+        resources=chosen.resources if chosen else (),
+        owners=decision.owners if decision else (),
+        why=decision.why.name.lower() if decision else "",
+        addresses=service.addresses,
+        everywhere=service.everywhere,
+        moved=wish_value(wishes, WishKind.MOVED, service.name),
+        operator_stopped=bool(wish_value(wishes, WishKind.STOPPED, service.name)),
+        maintenance=bool(
+            wish_value(wishes, WishKind.MAINTENANCE, service.name) or wish_value(wishes, WishKind.MAINTENANCE, "")
+        ),
+        degraded=any(report.degraded for report in found.values()),
+        instances=instances,
+    )
+
+
+def _instance(
+    service: Service,
+    report: Report,
+    state: ServiceState,
+    figures: Figures | None,
+    age_ms: int,
+    wall: float,
+) -> InstanceStatus:
+    """``figures``: of the local node only; ``age_ms``: of the snapshot that the report is in."""
+    resources = []
+    for index, resource in enumerate(service.resources):
+        rung = report.resources[index] if index < len(report.resources) else ResourceState.UNKNOWN
+        verified: bool | None = None
+        if resource.address:
+            verified = index < len(report.verified) and report.verified[index]
+            if figures is not None:
+                verified = figures.verified.get(resource.address, verified)
+        resources.append(ResourceStatus(resource.id, resource.agent, rung.name.lower(), verified))
+    since = wall - (age_ms + report.since_ms) / 1_000
+    return InstanceStatus(
+        state=state.name.lower(),
+        banned=report.banned,
+        failures=report.failures,
+        degraded=report.degraded,
+        since=datetime.datetime.fromtimestamp(since, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        resources=tuple(resources),
+    )
+
+
+def _wish(wish: Wish, own: Snapshot, peer: Snapshot | None) -> WishStatus:
+    holders: Iterable[Snapshot] = (own,) if peer is None else (own, peer)
+    held_by = tuple(snapshot.node for snapshot in holders if any(w.stamp >= wish.stamp for w in _same(wish, snapshot)))
+    return WishStatus(wish.kind.name.lower(), wish.subject, wish.value, wish.serial, wish.node, held_by)
+
+
+def _same(wish: Wish, snapshot: Snapshot) -> list[Wish]:
+    return [w for w in snapshot.wishes if (w.kind, w.subject) == (wish.kind, wish.subject)]
+
+
+def wish_value(snapshot: Snapshot, kind: WishKind, subject: str) -> str:
+    """The value of a wish that this node holds, or empty."""
+    for wish in snapshot.wishes:
+        if (wish.kind, wish.subject) == (kind, subject):
+            return wish.value
+    return ""
