@@ -10,6 +10,7 @@ httpd reads and checks its whole configuration before it binds or forks, so
 start leaves that to it; ``validate`` asks for the check alone.
 """
 
+import functools
 import http.client
 import os
 import re
@@ -33,7 +34,7 @@ BODY_MAX = 100_000  # bytes of an answer that are searched for the pattern
 @hookimpl
 def parameters() -> Parameters:
     return Parameters(
-        Field("config", str, default="", help="httpd's configuration; default: the distribution's"),
+        Field("config", Path, default=None, help="httpd's configuration; default: the distribution's"),
         Field("program", str, default="", help="httpd itself; default: apache2 or httpd, as installed"),
         Field("url", str, default="", help="what a start and a deep monitor ask for, by IP address"),
         Field("status", int, default=0, help="the status expected; 0: any from 200 to 399"),
@@ -69,6 +70,7 @@ def start(resource: Resource) -> None:
         envvars = Path(config).with_name("envvars")  # Debian's configuration does not work without
         if envvars.exists():
             argv = ["sh", "-c", '. "$0"; exec "$@"', str(envvars), *argv]
+        (resource.run_dir / "output").unlink(missing_ok=True)
         parent = resource.spawn(argv)
     else:
         parent = server.parent
@@ -201,12 +203,13 @@ def _serves(process: Path, config: str) -> bool:
     argv = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
     if "-f" in argv[:-1]:
         return argv[argv.index("-f") + 1] == config
-    return config in CONFIGS and "-X" not in argv  # started by the distribution, which needs no -f
+    return config in CONFIGS  # started by the distribution, which needs no -f
 
 
 def _namespaces(pid: int) -> tuple[str, str]:
     """Of another one we would have to keep our hands off."""
-    return os.readlink(f"/proc/{pid}/ns/pid"), os.readlink(f"/proc/{pid}/ns/net")
+    folder = Path(f"/proc/{pid}/ns")
+    return str((folder / "pid").readlink()), str((folder / "net").readlink())
 
 
 def _is_alive(pid: int) -> bool:
@@ -222,9 +225,12 @@ def _kill(resource: Resource, pids: list[int]) -> None:
     while pids:
         for pid in pids:
             resource.signal(pid, signal.SIGKILL)
-        killed = pids
-        resource.wait(lambda: not any(map(_is_alive, killed)), "httpd's processes did not die")
+        resource.wait(functools.partial(_are_gone, pids), "httpd's processes did not die")
         pids = _server(resource).pids
+
+
+def _are_gone(pids: list[int]) -> bool:
+    return not any(map(_is_alive, pids))
 
 
 def _gone_within(resource: Resource, seconds: float) -> None:

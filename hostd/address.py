@@ -13,8 +13,8 @@ route of the node's own address in that subnet.  Only if the interface has no
 address of its own there, that route is missing; then the address gets the
 prefix that was given, the kernel makes the route with the first such address
 and drops it with the last, leases included, and ``promote_secondaries`` is set
-so that siblings survive.  ``arp_ignore`` of 2 or more forbids the kernel to
-answer for a /32; ``hostd`` then says that no neighbour could be turned.
+so that siblings survive.  (``arp_ignore`` up to 3 does no harm to either form;
+with 8 the kernel answers for no address at all, and no neighbour is turned.)
 
 **IPv6** addresses skip duplicate address detection, which costs 1 to 2 s (our
 own guard asks the same question in 30 ms where it is to be asked), and are
@@ -71,7 +71,11 @@ class Addresses:
     """
 
     def __init__(
-        self, texts: Sequence[str], lease_ms: int, on_event: Callable[[AddressLost | AddressFound], None]
+        self,
+        texts: Sequence[str],
+        lease_ms: int,
+        on_event: Callable[[AddressLost | AddressFound], None],
+        clock: Callable[[], int] = now_ms,
     ) -> None:
         self._wanted = {text: ServiceAddress.parse(text) for text in texts}
         self.services: dict[IP, str] = {address.ip: text for text, address in self._wanted.items()}
@@ -79,6 +83,7 @@ class Addresses:
         self.interfaces = Interfaces(self._compare)
         self._lease_ms = lease_ms
         self._on_event = on_event
+        self._clock = clock
         self._held: dict[str, int] = {}  # with the interface it was last seen on
         self._unusable: set[str] = set()  # held, and reported as on a dead interface
 
@@ -180,12 +185,12 @@ class Addresses:
         self.interfaces.drain()
         if text not in self._held:
             return AddressOutcome.FAILED, f"{text} is not on this node"
-        late_before = now_ms() - not_after_ms
+        late_before = self._clock() - not_after_ms
         refusal = 0
         if late_before <= 0:
             for placement in self.interfaces.placed(self._wanted[text].ip):
                 refusal = refusal or self._place(placement, lease_ms or self._lease_ms)
-        late_ms = now_ms() - not_after_ms
+        late_ms = self._clock() - not_after_ms
         if late_ms <= 0 and not refusal:
             self.interfaces.drain()
             return AddressOutcome.DONE, ""
@@ -259,9 +264,12 @@ class Addresses:
 
     def _compare(self) -> None:
         """What is on this node against what was: reports each difference once."""
+        here: dict[IP, list[int]] = {}
+        for placement in self.interfaces.placements:
+            here.setdefault(placement.ip, []).append(placement.index)
         for text, address in self._wanted.items():
-            indices = [placement.index for placement in self.interfaces.placed(address.ip)]
-            if indices:
+            indices = here.get(address.ip)
+            if indices is not None:
                 if text not in self._held:
                     self._on_event(AddressFound(text))
                 self._held[text] = indices[0]

@@ -96,9 +96,7 @@ class AddressTasks:
         act = self._addresses.renew(effect.address, effect.not_after_ms, effect.lease_ms)
         self._in_order(effect.request_id, effect.address, act)
 
-    def _in_order(
-        self, request_id: int, address: str, act: Coroutine[Any, Any, Outcome]
-    ) -> asyncio.Task[Outcome]:
+    def _in_order(self, request_id: int, address: str, act: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
         before = self._last.get(address)
 
         async def run() -> Outcome:
@@ -156,9 +154,7 @@ class AddressTasks:
             else:
                 found = task.result()
                 self._put(
-                    ProbeFinished(
-                        effect.request_id, found.listened, found.answered, found.strangers, found.detail
-                    )
+                    ProbeFinished(effect.request_id, found.listened, found.answered, found.strangers, found.detail)
                 )
 
         asked = self._neighbours.probe(effect.addresses, effect.count, effect.over_ms, self._peer_stations())

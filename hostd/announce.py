@@ -39,7 +39,7 @@ from hostd.address import Addresses
 from hostd.clock import now_ms
 from hostd.config import Announcements
 from hostd.interfaces import IP, Interface, Neighbour, NoInterface
-from hostd.lan import Lan
+from hostd.lan import Lan, enlarge
 from hostd.packets import Heard
 
 _ASKED_MAX: Final = 5
@@ -78,6 +78,7 @@ class _Announcement:
         self.seen: dict[IP, set[str]] = {}  # neighbour → what came from it
         self.first: asyncio.Future[Verification] = asyncio.get_running_loop().create_future()
         self.last: Verification | None = None
+        self.rounds = 0
         self.turned = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -113,6 +114,7 @@ class Announcer:
     ) -> None:
         self._addresses, self._lan = addresses, lan
         self._times_ms = sorted({*times.burst_ms, *times.refresh_ms}) or [0]
+        self._refresh_ms = set(times.refresh_ms)
         self._on_verified = on_verified
         self._current: dict[IP, _Announcement] = {}
         self._echo: socket.socket | None = None
@@ -123,6 +125,7 @@ class Announcer:
         """Raises ``OSError`` (EPERM without CAP_NET_RAW)."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._echo = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
+        enlarge(self._echo)
         self._echo.setsockopt(_SOL_RAW, _ICMP_FILTER, _ALL_BUT_ECHO_REPLY)
         asyncio.get_running_loop().add_reader(self._echo.fileno(), self._read_echo)
         self._hearing.__enter__()
@@ -164,32 +167,46 @@ class Announcer:
                 break
             later = self._times_ms[number + 1 :]
             until_ms = min([at_ms + _ANSWER_WAIT_MS, *later[:1]])
+            if entry.last is not None and entry.last.verified and at_ms not in self._refresh_ms:
+                self._tell(entry)  # a burst makes up for lost frames; it need not be proven twice
+                continue
             verification = await self._once(entry, entry.started_at_ms + until_ms)
             self._conclude(entry, verification, is_last=not later)
         if not entry.first.done():
             entry.first.set_result(Verification(False, f"{entry.text} is not on this node"))
 
-    async def _once(self, entry: _Announcement, until_at_ms: int) -> Verification:
-        """One announcement, and what the neighbours make of it."""
+    def _tell(self, entry: _Announcement) -> tuple[Interface | None, str]:
+        """One announcement: on which interface, or why there was none."""
         try:
             interface = self._addresses.interface_of(entry.text)
         except NoInterface as nowhere:
-            return Verification(False, str(nowhere))
+            return None, str(nowhere)
         if not interface.is_ethernet:
-            return Verification(False, f"{interface.name} is no Ethernet: nobody to be told there")
+            return None, f"{interface.name} is no Ethernet: nobody to be told there"
         trouble = self._lan.announce(interface, entry.ip)
-        if trouble:
+        return (None, trouble) if trouble else (interface, "")
+
+    async def _once(self, entry: _Announcement, until_at_ms: int) -> Verification:
+        """One announcement, and what the neighbours make of it."""
+        interface, trouble = self._tell(entry)
+        if interface is None:
             return Verification(False, trouble)
-        entry.ask_anew(self._whom_to_ask(interface, entry.ip))
+        entry.ask_anew(self._whom_to_ask(interface, entry))
         self._ask(interface, entry)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1, until_at_ms - now_ms()) / 1000):
                 await entry.turned.wait()
         return _verdict(entry, interface)
 
-    def _whom_to_ask(self, interface: Interface, ip: IP) -> list[Neighbour]:
-        known = self._addresses.interfaces.neighbours(interface.index, ip.version)
-        return [neighbour for neighbour in known if neighbour.ip not in self._addresses.services][:_ASKED_MAX]
+    def _whom_to_ask(self, interface: Interface, entry: _Announcement) -> list[Neighbour]:
+        """Whoever answered last time, the gateway, and each time others of the rest, any of
+        which may have been switched off long ago."""
+        table = self._addresses.interfaces.neighbours(interface.index, entry.ip.version)
+        known = [neighbour for neighbour in table if neighbour.ip not in self._addresses.services]
+        answered = [neighbour for neighbour in known if entry.seen.get(neighbour.ip)]
+        others = [neighbour for neighbour in known if neighbour not in answered]
+        entry.rounds += 1
+        return [*answered, *others[:1], *rotated(others[1:], entry.rounds * _ASKED_MAX)][:_ASKED_MAX]
 
     def _ask(self, interface: Interface, entry: _Announcement) -> None:
         own = self._addresses.interfaces.own_address(interface.index, entry.ip, self._addresses.services)
@@ -245,6 +262,12 @@ class Announcer:
         # Refused by a firewall, or no route: then it proves nothing, and the ARP reply stands alone.
         with contextlib.suppress(OSError):
             self._echo.sendmsg([packets.echo_request(self._echo_id, 1)], ancillary, 0, (str(neighbour), 0))
+
+
+def rotated(neighbours: list[Neighbour], by: int) -> list[Neighbour]:
+    """The same ring of neighbours, begun at another place."""
+    start = by % len(neighbours) if neighbours else 0
+    return neighbours[start:] + neighbours[:start]
 
 
 def _verdict(entry: _Announcement, interface: Interface) -> Verification:

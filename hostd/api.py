@@ -29,7 +29,7 @@ from hostd.core.terms import Carrier, Health
 
 __all__ = [
     "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "Field", "Health", "HostdError",
-    "Link", "LinkSettings", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
+    "Link", "LinkSettings", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
 ]  # fmt: skip
 
 hookimpl = pluggy.HookimplMarker("hostd")
@@ -241,6 +241,10 @@ class Resource:
         except ProcessLookupError:
             return False
         return True
+
+
+class Note(str):
+    """A sentence of ``check_link`` that is good to know and no mistake."""
 
 
 class LinkSettings(msgspec.Struct, frozen=True):

@@ -15,19 +15,30 @@ import pickle
 import signal
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
+from typing import Final, assert_never
 
 import hostd
 from hostd import state
-from hostd.address_tasks import AddressTasks, Hands
+from hostd.address import Addresses
+from hostd.address_tasks import AddressTasks
 from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.control import Control
 from hostd.core import snapshot as snapshots
-from hostd.core.effects import AnswerOperator, AnyEffect, AnyFact, Exit, ExitKind
+from hostd.core.effects import (
+    AddressDisputed,
+    AnswerOperator,
+    AnyEffect,
+    AnyFact,
+    ClearanceTurned,
+    Exit,
+    ExitKind,
+)
 from hostd.core.events import (
+    AddressFound,
+    AddressLost,
     AnyCommand,
     AnyEvent,
     HeartLost,
@@ -40,7 +51,7 @@ from hostd.core.events import (
 )
 from hostd.core.node import Node
 from hostd.core.snapshot import Snapshot
-from hostd.core.terms import Incarnation
+from hostd.core.terms import Clearance, Incarnation, ServiceState
 from hostd.ends import End, adopt
 from hostd.hearing import event_of, snapshot_of
 from hostd.logging_thread import log_from_a_thread
@@ -59,42 +70,44 @@ from hostd.messages import (
     SnapshotHeard,
     Unfinished,
 )
+from hostd.neighbours import Neighbours
 from hostd.observed import differences
 from hostd.perform import Performer
-from hostd.recorder import FORMAT, Header, Recorder, Timeline
+from hostd.recorder import FORMAT, Header, Recorder, Timeline, line_of
 from hostd.registry import Registry
 from hostd.requests import (
+    SOCKET_NAME,
     AnyAnswer,
     AnyRequest,
     AskLog,
     AskStatus,
+    AskWhy,
     LogIs,
     Order,
     Refused,
     Rejected,
-    SOCKET_NAME,
+    Status,
     StatusIs,
     Taken,
     WhyIs,
 )
-from hostd.status import Figures, status_of
+from hostd.status import Figures, own_snapshot, status_of
 
 log = logging.getLogger("hostd")
 
-FAREWELL_BEATS: Final = 5
-"""Keepalives between the last word of the core and the end: LEFT has to be
-announced several times on all links."""
 ALIVE_MS: Final = 500
 FLUSH_MS: Final = 1_000
 DRAIN_ROUNDS: Final = 2
 """Turns of the loop after a wake, so that tasks that were ready could put their outcomes."""
+WHY_ENTRIES_MAX: Final = 200
+"""Of the timeline, for one service."""
 EXIT_CODES: Final = {ExitKind.LEFT: 0, ExitKind.DETACHED: 0, ExitKind.STOP_FAILED: 1}
 
 
 def run(
     configuration: Configuration,
     directories: Directories,
-    registry: Registry,  # noqa: ARG001 - loaded and frozen by the host; the brain runs no agent
+    registry: Registry,
     host_end: socket.socket,
     heart_end: socket.socket,
 ) -> int:
@@ -127,7 +140,7 @@ async def _live(
     heart_end: socket.socket,
 ) -> int:
     incarnation = state.next_incarnation(directories.state)  # before anything waits for this loop
-    brain = Brain(configuration, directories, incarnation, disk, NodeHands(configuration))
+    brain = Brain(configuration, directories, incarnation, disk)
     return await brain.live(host_end, heart_end)
 
 
@@ -140,12 +153,11 @@ class Brain:
         directories: Directories,
         incarnation: Incarnation,
         disk: Executor,
-        hands: Hands,
     ) -> None:
         self.plan, self.name = configuration.plan, configuration.node
         self.incarnation = incarnation
         self.core = Node(self.plan, self.name)
-        self._directories, self._hands = directories, hands
+        self._directories = directories
         self._inbox: deque[AnyEvent] = deque()
         self._wake = asyncio.Event()
         self._host: End
@@ -156,13 +168,26 @@ class Brain:
         self._asked: dict[int, asyncio.Future[AnyAnswer]] = {}
         self._command_ids = itertools.count(1)
         self._unfinished: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
-        self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = self._stepped_at_ms = 0
+        self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
+        self._stepped_at_ms = self._timer_at_ms = 0
         self._exit: ExitKind | None = None
-        self._ends_at_ms = 0
+        self._is_born = False
         self._recorder = Recorder(directories.state, self._header, disk)
         self._timeline = Timeline(directories.state, disk)
-        tasks = AddressTasks(hands, self.put)
-        self._performer = Performer(self, tasks, disk, directories.state)
+        texts = dict.fromkeys(text for service in self.plan.services for text in service.addresses)
+        self._addresses = Addresses(tuple(texts), self.plan.address_lease_ms, self._address_changed)
+        self._neighbours = Neighbours(
+            self._addresses, configuration.announcements, self.put, self._verification_changed
+        )
+        self._tasks = AddressTasks(
+            self._addresses,
+            self._neighbours,
+            self.put,
+            is_first=self.plan.is_first(self.name),
+            peer_stations=lambda: self._peer.stations if self._peer is not None else (),
+        )
+        self._figures.verified = self._tasks.verified
+        self._performer = Performer(self, self._tasks, disk, directories.state)
 
     # -- the life ----------------------------------------------------------------
 
@@ -173,15 +198,20 @@ class Brain:
         self._renew(now_ms())  # the peer gets to know at once that a brain is back
         control = Control(self._directories.runtime / SOCKET_NAME, self._ask)
         try:
-            await self._hands.open(self.put)
-            self.put_first(await self._begin(await self._unfinished))
+            await self._addresses.open()
+            await self._neighbours.open()
+            started = await self._begin(await self._unfinished)
+            self._inbox.appendleft(started)  # before all that was heard meanwhile
+            self._is_born = True
+            self._turn()  # a status can be given from here on
             await control.open()
             gc.collect()
             gc.freeze()  # a collection then never walks what was imported (0.4 s were seen)
             return await self._turn_until_the_end()
         finally:
             await control.close()
-            await self._hands.close()
+            await self._neighbours.close()
+            await self._addresses.close()
             await self._close_the_books()
 
     async def _begin(self, unfinished: tuple[str, ...]) -> Started:
@@ -192,22 +222,17 @@ class Brain:
             incarnation=self.incarnation,
             wishes=wishes,
             unfinished=unfinished,
-            stations=await self._hands.stations(),
+            stations=await self._addresses.stations(),
             release=hostd.__version__,
-            present=self._hands.held(),
+            present=self._addresses.held(),
         )
 
     async def _turn_until_the_end(self) -> int:
-        while self._exit is None or now_ms() < self._ends_at_ms:
+        while self._exit is None:
             await self._wait()
             for _ in range(DRAIN_ROUNDS):
                 await asyncio.sleep(0)
-            self._hear_host()
-            self._hear_heart()
-            effects = self._step_all()
-            for effect in effects:
-                self._performer.perform(effect)
-            self._keep_up_appearances(now_ms())
+            self._turn()
             if not self._host.is_open:
                 log.error("the host is gone")
                 return 1
@@ -215,11 +240,19 @@ class Brain:
         self._host.send(Goodbye(code))
         return code
 
+    def _turn(self) -> None:
+        """Drain all input, step through it, and only then perform."""
+        self._hear_host()
+        self._hear_heart()
+        for effect in self._step_all():
+            self._performer.perform(effect)
+        self._keep_up_appearances(now_ms())
+
     async def _wait(self) -> None:
         """Until something happens, or the next keepalive, renewal or deadline of the core."""
         now = now_ms()
         due_at_ms = min(
-            self._stepped_at_ms + self.plan.timers.keepalive_ms,
+            self._timer_at_ms + self.plan.timers.keepalive_ms,
             self._renewed_at_ms + self.plan.timers.warntime_ms // 2,
             self.core.deadline() or now + ALIVE_MS,
         )
@@ -229,11 +262,16 @@ class Brain:
         self._wake.clear()
 
     def _step_all(self) -> list[AnyEffect]:
-        """Step through all that has happened and then the time; the effects in order."""
+        """Step through all that has happened, and at least once a keepalive through time alone."""
         effects: list[AnyEffect] = []
         while self._inbox:
             effects += self._step(self._inbox.popleft())
-        effects += self._step(TimerFired())
+        now = now_ms()
+        deadline = self.core.deadline()
+        is_due = deadline is not None and now >= deadline
+        if is_due or now - self._timer_at_ms >= self.plan.timers.keepalive_ms:
+            self._timer_at_ms = now
+            effects += self._step(TimerFired())
         return effects
 
     def _step(self, event: AnyEvent) -> list[AnyEffect]:
@@ -260,16 +298,14 @@ class Brain:
             await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=1.0)
 
     def _status_line(self) -> str:
-        own = self.core.snapshot
+        own = own_snapshot(self.core)
         running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
-        peer = "heard" if self.core.peer_is_heard else "not heard"
-        return f"{own.phase.name.lower()}, {running} services run here, peer {peer}"
+        peer = "heard" if self.core.peers.is_heard(now_ms()) else "not heard"
+        return f"{own.phase.name.lower()}, {running} services run here, {self.core.peer} {peer}"
 
     def _header(self) -> Header:
         checkpoint = pickle.dumps(self.core) if self._stepped_at_ms else b""
-        return Header(
-            FORMAT, hostd.__version__, self.name, self.plan, time.time(), self._stepped_at_ms, checkpoint
-        )
+        return Header(FORMAT, hostd.__version__, self.name, self.plan, time.time(), self._stepped_at_ms, checkpoint)
 
     # -- hearing -----------------------------------------------------------------
 
@@ -277,10 +313,12 @@ class Brain:
         self._inbox.append(event)
         self._wake.set()
 
-    def put_first(self, event: Started) -> None:
-        """Started is the first event of every brain; what was heard meanwhile comes after it."""
-        self._inbox.appendleft(event)
-        self._wake.set()
+    def _address_changed(self, event: AddressLost | AddressFound) -> None:
+        if self._is_born:  # what is found before is told with Started
+            self.put(event)
+
+    def _verification_changed(self, address: str, verified: bool, detail: str) -> None:
+        self._tasks.note_verified(address, verified, detail)
 
     def _hear_host(self) -> None:
         for message, fds in self._host.received():
@@ -293,6 +331,7 @@ class Brain:
                     self._connect(end)
                 case HeartGone(detail):
                     log.error("the heart died: %s", detail)
+                    self._figures.heart, self._figures.heart_lost = None, detail or "it died"
                     self.put(HeartLost())
                 case Signalled(number):
                     self._take_signal(number)
@@ -316,22 +355,23 @@ class Brain:
             self._heart = None  # the host notices, too, and forks another
 
     def _take(self, message: AnyMessage) -> None:
-        if isinstance(message, Done) and (message.reason or message.evidence):
-            log.warning("action %d: %s %s %s", message.action_id, message.reason, message.cure, message.evidence)
+        if isinstance(message, Done) and message.evidence:
+            log.warning("evidence of action %d: %s", message.action_id, message.evidence)
         event = event_of(message)
         if event is None:
-            self._figures.count("messages_refused")
+            self._figures.counters["messages_refused"] += 1
         else:
             self.put(event)
 
     def _take_snapshot(self, message: SnapshotHeard) -> None:
         snapshot = snapshot_of(self.plan, self.plan.peer_of(self.name), message)
         if snapshot is None:
-            self._figures.count("snapshots_refused")
+            self._figures.counters["snapshots_refused"] += 1
             return
         for fact in differences(self._peer, snapshot):
             self._timeline.add(snapshot.node, fact, observed=True)
         self._peer = snapshot
+        self._figures.peer_snapshot_at_ms = now_ms()
         self.put(SnapshotReceived(snapshot))
 
     def _take_signal(self, number: int) -> None:
@@ -347,6 +387,7 @@ class Brain:
         if self._heart is not None:
             self._heart.close()
         self._heart = End(end, self._hear_heart)
+        self._figures.heart_lost = ""
         self._heart.send(Identify(self.incarnation))
         if self._carried is not None:
             self._heart.send(self._carried, latest=True)
@@ -355,9 +396,8 @@ class Brain:
 
     def _renew(self, now: int) -> None:
         self._renewed_at_ms = now
-        hears = sum(1 << i for i, view in enumerate(self.core.link_views()) if view.receive_up)
         if self._heart is not None:
-            self._heart.send(Renew(hears), latest=True)
+            self._heart.send(Renew(self.core.peers.hears_mask()), latest=True)
 
     def identify(self, incarnation: Incarnation) -> None:
         self.incarnation = incarnation
@@ -366,6 +406,7 @@ class Brain:
             self._heart.send(Identify(incarnation))
 
     def publish(self, snapshot: Snapshot) -> None:
+        self._figures.published_at_ms = now_ms()
         self._carried = Carry(snapshot.version, snapshots.encode(snapshot))
         if self._heart is not None:
             self._heart.send(self._carried, latest=True)
@@ -376,11 +417,17 @@ class Brain:
     def tell(self, fact: AnyFact) -> None:
         self._timeline.add(self.name, fact)
         log.info("%s", line_of(fact))
+        if isinstance(fact, AddressDisputed):
+            self._figures.disputes[fact.address] = (fact.station, now_ms())
+        elif isinstance(fact, ClearanceTurned) and self.plan.fencing:
+            self._figures.fencing_detail = "" if fact.asked or fact.clearance is not Clearance.NONE else fact.detail
+
+    def note_unsaved(self, detail: str) -> None:
+        self._figures.unsaved = detail
 
     def end(self, effect: Exit) -> None:
         if self._exit is None:
             self._exit = effect.kind
-            self._ends_at_ms = now_ms() + FAREWELL_BEATS * self.plan.timers.keepalive_ms
 
     # -- the operator --------------------------------------------------------------
 

@@ -22,12 +22,13 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from hostd import messages, realtime
 from hostd.api import LinkSettings
 from hostd.channel import Channel, OpenLink
 from hostd.clock import now_ms
+from hostd.config import Configuration
 from hostd.core import wire
 from hostd.core.plan import Timers
 from hostd.core.terms import Incarnation
@@ -47,8 +48,7 @@ class HeartSettings:
     """All that a heart has to know; the same for every heart of one host.
 
     ``nodes``: both names, in any order.  ``keys``: the cluster's, newest
-    first.  ``links`` in the order of the plan.  ``open_link``: the registry's,
-    answers None if no plugin brings the type.  ``host_pid``: of the process
+    first.  ``links`` in the order of the plan.  ``host_pid``: the process
     that forks the heart; the heart dies with it.
     """
 
@@ -58,13 +58,30 @@ class HeartSettings:
     keys: tuple[bytes, ...]
     timers: Timers
     links: tuple[LinkSettings, ...]
-    open_link: OpenLink
     host_pid: int
 
+    @classmethod
+    def of(cls, configuration: Configuration, keys: tuple[bytes, ...]) -> Self:
+        """As conf.d says.  To be called by the host, in its own process."""
+        plan = configuration.plan
+        return cls(
+            plan.cluster,
+            configuration.node,
+            plan.nodes,
+            keys,
+            plan.timers,
+            configuration.links,
+            os.getpid(),
+        )
 
-def run(settings: HeartSettings, host_end: socket.socket, brain_end: socket.socket | None = None) -> int:
-    """Be the heart until the host ends; the exit code.  To be called in a child
-    freshly forked by the host, with nothing else in it."""
+
+def run(settings: HeartSettings, open_link: OpenLink, host_end: socket.socket, brain_end: socket.socket | None) -> int:
+    """Be the heart until the host ends; the exit code.
+
+    To be called in a child freshly forked by the host, with nothing else in
+    it.  ``open_link``: the registry's.  ``brain_end``: None if no brain lives
+    yet; the end to one comes with ``BrainForked``.
+    """
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # They go to everybody in a terminal or a unit; the host answers them,
@@ -72,7 +89,7 @@ def run(settings: HeartSettings, host_end: socket.socket, brain_end: socket.sock
         signal.signal(number, signal.SIG_IGN)
     if not realtime.die_with(settings.host_pid):
         return 0
-    heart = Heart(settings, host_end, brain_end)
+    heart = Heart(settings, open_link, host_end, brain_end)
     gc.collect()
     gc.freeze()
     heart.locked = realtime.lock_memory()
@@ -92,7 +109,11 @@ class Heart:
     """The state of one beating process."""
 
     def __init__(
-        self, settings: HeartSettings, host_end: socket.socket, brain_end: socket.socket | None
+        self,
+        settings: HeartSettings,
+        open_link: OpenLink,
+        host_end: socket.socket,
+        brain_end: socket.socket | None,
     ) -> None:
         now = now_ms()
         self.realtime = False
@@ -103,9 +124,7 @@ class Heart:
         self._host = host_end
         self._host_lives = True
         self._brain: socket.socket | None = None
-        self._channels = [
-            Channel(index, link, settings.open_link, now) for index, link in enumerate(settings.links)
-        ]
+        self._channels = [Channel(index, link, open_link, now) for index, link in enumerate(settings.links)]
         self._poll: tuple[tuple[int, ...], select.poll] = ((), select.poll())
 
         self._schedule = Schedule(now, settings.timers.keepalive_ms)
@@ -184,9 +203,7 @@ class Heart:
     def _voice(self, now: int) -> Voice:
         if self._sealer is None:
             return Voice.SILENT
-        if (
-            self._brain is None or self._renewed_at_ms is None
-        ):  # ended, and the next has not identified itself
+        if self._brain is None or self._renewed_at_ms is None:  # ended, and the next has not identified itself
             return Voice.BRAIN_GONE if now < self._gone_until_ms else Voice.SILENT
         is_well = now - self._renewed_at_ms <= self._timers.warntime_ms
         return Voice.BEATING if is_well else Voice.SILENT

@@ -47,19 +47,26 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def run(configuration: Configuration, registry: Registry, directories: Directories) -> int:
     """Be hostd until told to end; the exit code.  Raises ConfigError if this machine does not let us."""
+    # Imported here, before any fork: the loop below is tested with small lives and needs neither.
     from hostd import daemon, heart, keys
 
-    keyring = keys.read(configuration.key)
-    settings = heart.HeartSettings.of(configuration, keyring)
-    return serve(
-        configuration,
-        registry,
-        directories,
-        heart=lambda host_end, brain_end: heart.run(settings, registry.open_link, host_end, brain_end),
-        brain=lambda host_end, heart_end: daemon.run(
-            configuration, directories, registry, host_end, heart_end
-        ),
+    settings = heart.HeartSettings(
+        cluster=configuration.plan.cluster,
+        node=configuration.node,
+        nodes=configuration.plan.nodes,
+        keys=keys.read(configuration.key),
+        timers=configuration.plan.timers,
+        links=configuration.links,
+        host_pid=os.getpid(),
     )
+
+    def beat(host_end: socket.socket, brain_end: socket.socket) -> int:
+        return heart.run(settings, registry.open_link, host_end, brain_end)
+
+    def decide(host_end: socket.socket, heart_end: socket.socket) -> int:
+        return daemon.run(configuration, directories, registry, host_end, heart_end)
+
+    return serve(configuration, registry, directories, heart=beat, brain=decide)
 
 
 def serve(
@@ -75,9 +82,7 @@ def serve(
         raise ConfigError(
             f"{error.filename}: {error.strerror}; hostd needs its runtime and state directories, as root"
         ) from error
-    host = Host(
-        configuration, registry, cgroups.choose(configuration.node, runtime), runtime, state, heart, brain
-    )
+    host = Host(configuration, registry, cgroups.choose(configuration.node, runtime), runtime, state, heart, brain)
     gc.collect()
     gc.freeze()  # what is loaded by now is shared with every child for good, and never walked again
     try:

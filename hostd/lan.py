@@ -29,6 +29,8 @@ Listener = Callable[[str, Heard], None]
 """Told of each frame heard: the name of the interface, and what it says."""
 
 _SO_ATTACH_FILTER: Final = 26
+_SO_RCVBUFFORCE: Final = 33
+_BUFFER_BYTES: Final = 2 << 20
 _PACKET_HOST: Final = 0
 _PACKET_OUTGOING: Final = 4
 _FRAME_MAX: Final = 2048
@@ -62,6 +64,7 @@ class Lan:
         for protocol in [ETH_P_ARP, ETH_P_IPV6] if self._has_six else [ETH_P_ARP]:
             kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             self._sockets[protocol] = ear = socket.socket(socket.AF_PACKET, kind, socket.htons(protocol))
+            enlarge(ear)
             self._filter(protocol)
             _discard(ear)
             asyncio.get_running_loop().add_reader(ear.fileno(), self._read, protocol)
@@ -168,6 +171,13 @@ class Lan:
         buffer = ctypes.create_string_buffer(program)
         header = struct.pack("@HP", len(code), ctypes.addressof(buffer))
         self._sockets[protocol].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+
+
+def enlarge(ear: socket.socket) -> None:
+    """Room for the answers to questions about a few hundred addresses, asked in one breath
+    (a small frame may occupy 4 KiB)."""
+    with contextlib.suppress(PermissionError):  # CAP_NET_ADMIN; else the default has to do
+        ear.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
 
 
 def _discard(ear: socket.socket) -> None:

@@ -14,10 +14,10 @@ as an answer for it, asked or not.
 
 **Two guards at once.**  Both nodes may probe for an address before either has
 it, so no kernel answers.  Then the first in configured order goes on and the
-second sees the first's probe and yields.  That is enough because whoever comes
-later than the other's whole guard meets its kernel: everything that has
-arrived is read before the verdict, and the probes of one guard are further
-apart than the other takes from its verdict to its address.
+second sees the first's probe and yields.  Whoever comes later than the other's
+whole guard meets its kernel.  That leaves no gap because everything that has
+arrived is read right before the verdict, because the caller adds the address
+without waiting in between, and because a guard asks three times, 10 ms apart.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from hostd.address import Addresses, Outcome
-from hostd.announce import Announcer, Verification
+from hostd.announce import Announcer, Verification, rotated
 from hostd.clock import now_ms
 from hostd.config import Announcements
 from hostd.core.events import AddressOutcome, ForeignClaim
@@ -70,23 +70,27 @@ class Neighbours:
         on_verified: Callable[[str, bool, str], None],
     ) -> None:
         self._addresses = addresses
-        self._lan = Lan(addresses.services)
-        self._announcer = Announcer(addresses, self._lan, announcements, on_verified)
+        self.lan = Lan(addresses.services)
+        self._announcer = Announcer(addresses, self.lan, announcements, on_verified)
         self._on_claim = on_claim
         self._claimed_at_ms: dict[str, int] = {}
-        self._watch = self._lan.heard_by(self._hear)
+        self._watch = self.lan.heard_by(self._hear)
 
     async def open(self) -> None:
         """After ``Addresses.open``.  Raises ``OSError`` (EPERM without CAP_NET_RAW)."""
-        self._lan.open()
-        self._announcer.open()
+        self.lan.open()
+        try:
+            self._announcer.open()
+        except OSError:
+            self.lan.close()
+            raise
         self._watch.__enter__()
 
     async def close(self) -> None:
         """Ends all announcing and watching."""
         await self._announcer.close()
         self._watch.__exit__(None, None, None)
-        self._lan.close()
+        self.lan.close()
 
     # -- turning caches ------------------------------------------------------------
 
@@ -143,15 +147,15 @@ class Neighbours:
                 if not (is_first and is_peer):
                     rivals.append(heard.station)
 
-        self._lan.join(interface, ip)
-        with self._lan.heard_by(hear):
+        self.lan.join(interface, ip)
+        with self.lan.heard_by(hear):
             for number in range(_GUARD_PROBES):
-                trouble = self._lan.probe(interface, ip)
+                trouble = self.lan.probe(interface, ip)
                 if trouble:
                     return AddressOutcome.FAILED, trouble
                 is_last = number == _GUARD_PROBES - 1
                 await asyncio.sleep((_GUARD_LAST_WAIT_MS if is_last else _GUARD_APART_MS) / 1000)
-                self._lan.drain()
+                self.lan.drain()
                 if owners:
                     return AddressOutcome.CONFLICT, f"{owners[0]} answers for {ip} on {interface.name}"
                 if rivals:
@@ -168,11 +172,11 @@ class Neighbours:
         May be cancelled at any time.  Needs nothing to be held; an address of
         this node's own is not answered by itself.
         """
-        window = _Window(self._addresses, self._lan, texts, peer_stations, self._is_own)
-        with self._lan.heard_by(window.hear, all_arp=True):
+        window = _Window(self._addresses, self.lan, texts, peer_stations, self._is_own)
+        with self.lan.heard_by(window.hear, all_arp=True):
             apart_ms = -(-over_ms // max(1, count - 1)) if count > 1 else over_ms
             for number in range(count):
-                window.ask()
+                window.ask(number)
                 is_last = number == count - 1
                 await window.listen(_ANSWER_WAIT_MS if is_last and count > 1 else apart_ms)
             window.check_carriers()
@@ -211,7 +215,7 @@ class _Window:
             self._drops_at_start[interface.index] = addresses.interfaces.drops(interface.index)
             lan.join(interface, ip)
 
-    def ask(self) -> None:
+    def ask(self, number: int) -> None:
         """One round: every address, and on every interface some stations that must answer."""
         for ip, interface in self._routes.items():
             trouble = self._lan.probe(interface, ip)
@@ -220,16 +224,16 @@ class _Window:
         asked_on = {(interface.index, ip.version): interface for ip, interface in self._routes.items()}
         for (_, version), interface in asked_on.items():
             sender = self._addresses.interfaces.source(interface.index, version, self._addresses.services)
-            for witness in self._witnesses(interface, version):
+            for witness in self._witnesses(interface, version, number):
                 if sender is not None:
                     self._lan.ask(interface, sender, witness.ip, witness.station)
 
-    def _witnesses(self, interface: Interface, version: int) -> list[Neighbour]:
+    def _witnesses(self, interface: Interface, version: int, number: int) -> list[Neighbour]:
         known = self._addresses.interfaces.neighbours(interface.index, version)
         met = [Neighbour(ip, station) for ip, station in self._met.get(interface.name, {}).items()]
         fit = [
             neighbour
-            for neighbour in [*known[:1], *met, *known[1:]]  # the gateway first
+            for neighbour in [*known[:1], *met, *rotated(known[1:], number * _WITNESSES_MAX)]  # the gateway first
             if neighbour.ip.version == version
             and neighbour.station not in self._peer_stations
             and neighbour.ip not in self._addresses.services

@@ -93,9 +93,7 @@ def arp_announcements(own: str, address: IPv4) -> tuple[bytes, bytes]:
     return request, reply
 
 
-def _arp(
-    receiver: bytes, own: str, operation: int, sender: IPv4, target_station: bytes, target: IPv4
-) -> bytes:
+def _arp(receiver: bytes, own: str, operation: int, sender: IPv4, target_station: bytes, target: IPv4) -> bytes:
     source = station_bytes(own)
     body = _ARP.pack(*_ARP_IPV4, operation, source, sender.packed, target_station, target.packed)
     return _ETHERNET.pack(receiver, source, ETH_P_ARP) + body

@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 DISK_MAX_S: Final = 5.0
 """A disk that takes longer for a few hundred bytes hangs; on a busy one 430 ms were seen for an fsync."""
+DISK_RETRY_S: Final = 5.0
+"""Between a failure to save and its outcome."""
 
 
 class Brain(Protocol):
@@ -61,6 +63,9 @@ class Brain(Protocol):
     def publish(self, snapshot: Snapshot) -> None: ...
     def answer(self, effect: AnswerOperator) -> None: ...
     def tell(self, fact: AnyFact) -> None: ...
+    def note_unsaved(self, detail: str) -> None:
+        """For the status: why wishes are not on the disk; empty when they are."""
+
     def end(self, effect: Exit) -> None: ...
 
 
@@ -136,9 +141,12 @@ class Performer:
         except TimeoutError:
             detail = f"{self._folder}: the disk does not answer"
         else:
+            self._brain.note_unsaved("")
             self._brain.put(WishesSaved(True))
             return
         log.error("wishes are not saved: %s", detail)
+        self._brain.note_unsaved(detail)
+        await asyncio.sleep(DISK_RETRY_S)  # the core tries again when it hears of it
         self._brain.put(WishesSaved(False, detail))
 
     async def _renew_incarnation(self) -> None:

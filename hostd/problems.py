@@ -29,7 +29,7 @@ def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -
         *_of_links(status, core),
         *_of_services(status),
         *_of_addresses(status, figures, now_ms),
-        *_of_agreement(core),
+        *_of_agreement(status, core),
         *_of_this_node(core, figures),
     ]
     found.sort(key=lambda problem: _ORDER[problem.severity])  # stable: within a severity as listed above
@@ -37,20 +37,20 @@ def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -
 
 
 def _of_peer(status: Status, core: "Node", now_ms: int) -> Iterator[Problem]:
-    peer = core.plan.peer_of(core.name)
+    peer = core.peer
     state = status.nodes[peer].state
     about = {"node": peer}
-    if core.snapshot.phase is Phase.PEER_LOST:
+    if core.pair.phase is Phase.PEER_LOST:
         yield Problem("error", "peer-lost", about | {"fencing": status.fencing.mode})
-    elif core.snapshot.phase in (Phase.JOINING, Phase.STARTUP_FENCING) and not core.peer_is_heard:
-        left_ms = getattr(core, "initdead_left_ms", lambda now: None)(now_ms)
-        more = {} if left_ms is None else {"seconds": str(-(-left_ms // 1_000))}
-        yield Problem("warning", "waiting-for-peer", about | more | {"fencing": status.fencing.mode})
+    elif core.pair.phase in (Phase.JOINING, Phase.STARTUP_FENCING) and not status.nodes[core.peer].heard:
+        left_ms = max(0, core.plan.timers.initdead_ms - core.peers.silence_ms(now_ms))
+        about |= {"seconds": str(-(-left_ms // 1_000)), "fencing": status.fencing.mode}
+        yield Problem("warning", "waiting-for-peer", about)
     elif state == "fenced":
         yield Problem("error", "node-fenced", about)
     elif state == "offline" and status.nodes[peer].phase == "left":
         yield Problem("warning", "node-left", about)
-    elif not core.peer_is_heard:
+    elif not status.nodes[core.peer].heard:
         yield Problem("error", "node-offline", about)
     for name, node in status.nodes.items():
         if node.state in ("standby", "maintenance", "leaving"):
@@ -58,13 +58,13 @@ def _of_peer(status: Status, core: "Node", now_ms: int) -> Iterator[Problem]:
 
 
 def _of_links(status: Status, core: "Node") -> Iterator[Problem]:
-    peer = core.plan.peer_of(core.name)
+    peer = core.peer
     links = status.nodes[peer].links
     for name, link in links.items():
         directions = [d for d, state in (("receive", link.receive), ("send", link.send)) if state == "down"]
         if not link.usable:
             yield Problem("warning", "link-unusable", {"link": name, "detail": link.detail})
-        elif directions and core.peer_is_heard:  # else it is the node, or all links: said above
+        elif directions and status.nodes[core.peer].heard:  # else it is the node, or all links: said above
             direction = directions[0] if len(directions) == 1 else "both"
             about = {"link": name, "direction": direction, "carrier": link.carrier, "node": peer}
             yield Problem("warning", "link-down", about)
@@ -112,12 +112,12 @@ def _of_addresses(status: Status, figures: "Figures", now_ms: int) -> Iterator[P
             yield Problem("error", "address-conflict", {"address": address, "station": station})
 
 
-def _of_agreement(core: "Node") -> Iterator[Problem]:
+def _of_agreement(status: Status, core: "Node") -> Iterator[Problem]:
     own, peer = core.snapshot, core.peer_snapshot
-    if peer is None or not core.peer_is_heard:
+    if own is None or peer is None or not status.nodes[core.peer].heard:
         return
     about = {"node": peer.node}
-    if peer.digest and own.digest != peer.digest:
+    if own.digest != peer.digest:
         yield Problem("error", "config-differs", about | {"service": ""})
     for service in sorted({*own.digests, *peer.digests}):
         if own.digests.get(service) != peer.digests.get(service):

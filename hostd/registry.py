@@ -61,16 +61,13 @@ class Agent:
         for wrapper in wrappers:
             self._manager.register(wrapper, name=wrapper.__name__)
         self._manager.check_pending()
-        self._answers = frozenset(loading.hooks(module))
-
-    def has(self, hook: str) -> bool:
-        """Does the agent itself implement this hook?"""
-        return hook in self._answers
+        self.hooks = frozenset(loading.hooks(module))
+        """The hooks that the agent itself implements."""
 
     def parameters(self, reference: str) -> Parameters:
         """What an operator may set.  Raises ConfigError if the agent rejects the
         reference or fails to answer."""
-        if not self.has("parameters"):
+        if "parameters" not in self.hooks:
             return Parameters(summary=self.summary)
         try:
             answer = self._manager.hook.parameters(reference=reference)

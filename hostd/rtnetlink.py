@@ -10,10 +10,11 @@ pyroute2's own asynchronous socket anything may happen in between.  Measured
 ``benchmarks/address_change.py`` repeats it).
 """
 
+import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -43,6 +44,7 @@ NLMSG_DONE: Final = 3
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _SOL_NETLINK: Final = 270
 _NETLINK_GET_STRICT_CHK: Final = 12  # without it a dump ignores the filter
+_SO_RCVBUFFORCE: Final = 33
 _RECEIVE_BYTES: Final = 1 << 18  # the kernel fills at most 32 KiB of it per read
 _EVENT_BUFFER_BYTES: Final = 1 << 20  # some thousand events while the loop is busy
 
@@ -75,26 +77,37 @@ class RequestSocket:
     def look_up(self, kind: int, message: Message) -> tuple[Message | None, int]:
         """Asks for one thing; the answer, or None and the errno."""
         answers, refusal = self._converse(kind, message, NLM_F_REQUEST | NLM_F_ACK)
-        return (answers[0] if answers else None), refusal
+        return next(iter(self._decoded(answers)), None), refusal
 
-    def dump(self, kind: int, message: Message, limit: int | None = None) -> list[Message]:
-        """Asks for all of a table; at most ``limit`` entries are decoded.
+    def dump(self, kind: int, message: Message) -> list[Message]:
+        """Asks for all of a table.  Raises ``OSError`` if the kernel refuses."""
+        return self._decoded(self._dump(kind, message))
+
+    def dump_best(self, kind: int, message: Message, rank: Callable[[bytes], int | None], limit: int) -> list[Message]:
+        """Asks for the best entries of a table that may be long: of all but those of rank None,
+        the ``limit`` of lowest rank.  ``rank`` sees the bytes: decoding costs, looking does not.
 
         Raises ``OSError`` if the kernel refuses.
         """
-        answers, refusal = self._converse(kind, message, NLM_F_REQUEST | NLM_F_DUMP, limit)
+        ranked = [(place, entry) for entry in self._dump(kind, message) if (place := rank(entry)) is not None]
+        ranked.sort(key=lambda pair: pair[0])
+        return self._decoded([entry for _, entry in ranked[:limit]])
+
+    def _dump(self, kind: int, message: Message) -> list[bytes]:
+        entries, refusal = self._converse(kind, message, NLM_F_REQUEST | NLM_F_DUMP)
         if refusal:
             raise OSError(refusal, errno.errorcode.get(refusal, "?"))
-        return answers
+        return entries
 
-    def _converse(
-        self, kind: int, message: Message, flags: int, limit: int | None = None
-    ) -> tuple[list[Message], int]:
+    def _decoded(self, entries: list[bytes]) -> list[Message]:
+        return [message for entry in entries for message in self._marshal.parse(entry)]
+
+    def _converse(self, kind: int, message: Message, flags: int) -> tuple[list[bytes], int]:
         self._sequence += 1
         message["header"].update(type=kind, flags=flags, sequence_number=self._sequence)
         message.encode()
         self._socket.send(bytes(message.data))
-        answers: list[Message] = []
+        answers: list[bytes] = []
         while True:
             for kind_of_part, sequence, part in _parts(self._socket.recv(_RECEIVE_BYTES)):
                 if sequence != self._sequence:
@@ -102,8 +115,7 @@ class RequestSocket:
                 if kind_of_part in (NLMSG_ERROR, NLMSG_DONE):
                     (code,) = struct.unpack_from("=i", part, _HEADER.size)
                     return answers, -code
-                if limit is None or len(answers) < limit:
-                    answers.extend(self._marshal.parse(part))
+                answers.append(part)
 
 
 class EventSocket:
@@ -113,7 +125,9 @@ class EventSocket:
         """``groups``: RTNLGRP numbers."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _EVENT_BUFFER_BYTES)
+        # FORCE passes the system's limit for ordinary users; without CAP_NET_ADMIN the default has to do.
+        with contextlib.suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _EVENT_BUFFER_BYTES)
         self._socket.bind((0, 0))
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, 1, group)  # NETLINK_ADD_MEMBERSHIP

@@ -14,7 +14,7 @@ from typing import Final
 from hostd.core.node import Node
 from hostd.core.plan import Service
 from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
-from hostd.core.terms import Clearance, Mode, Phase, ResourceState, ServiceState
+from hostd.core.terms import Clearance, Mode, Phase, ResourceState, ServiceState, Why
 from hostd.messages import HeartFigures
 from hostd.problems import problems_of
 from hostd.requests import (
@@ -64,24 +64,22 @@ _WEIGHT: Final = {
 
 def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
     """The whole status; ``wall`` is the wall clock at ``now_ms``, in seconds."""
-    own, peer = core.snapshot, core.peer_snapshot
-    peer_name = core.plan.peer_of(core.name)
-    ages_ms = {core.name: now_ms - figures.published_at_ms, peer_name: now_ms - figures.peer_snapshot_at_ms}
-    reports = {core.name: own.services}
-    if peer is not None and (core.peer_is_heard or core.clearance is Clearance.NONE):
-        reports[peer_name] = peer.services
-    stale = () if core.peer_is_heard else (peer_name,)
+    own, peer, heard = own_snapshot(core), core.peer_snapshot, core.peers.is_heard(now_ms)
+    ages_ms = {core.me: now_ms - figures.published_at_ms, core.peer: now_ms - figures.peer_snapshot_at_ms}
+    reports = {core.me: own.services}
+    if peer is not None and (heard or core.clearance is Clearance.NONE):
+        reports[core.peer] = peer.services
+    stale = () if heard else (core.peer,)
     services = {
-        service.name: _service(core, service, reports, stale, ages_ms, figures, wall)
-        for service in core.plan.services
+        service.name: _service(core, service, reports, stale, ages_ms, figures, wall) for service in core.plan.services
     }
     nodes = {
-        name: _own_node(core, figures) if name == core.name else _peer_node(core, figures, now_ms)
+        name: _own_node(core, figures) if name == core.me else _peer_node(core, figures, now_ms)
         for name in core.plan.nodes
     }
     status = Status(
         cluster=core.plan.cluster,
-        node=core.name,
+        node=core.me,
         coordinator=own.coordinator,
         view=own.view,
         phase=own.phase.name.lower(),
@@ -100,12 +98,12 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
 
 
 def _own_node(core: Node, figures: Figures) -> NodeStatus:
-    own = core.snapshot
+    own = own_snapshot(core)
     state = "pending" if own.phase in (Phase.JOINING, Phase.STARTUP_FENCING) else "online"
     if own.phase is Phase.MEMBER and not own.confirmed:
         state = "pending"
     return NodeStatus(
-        state=_wished_state(core, core.name, own, state),
+        state=_wished_state(core, core.me, own, state),
         incarnation=f"{own.incarnation.boot}.{own.incarnation.nonce}",
         version=own.release,
         phase=own.phase.name.lower(),
@@ -114,9 +112,9 @@ def _own_node(core: Node, figures: Figures) -> NodeStatus:
 
 
 def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
-    peer = core.peer_snapshot
-    name = core.plan.peer_of(core.name)
-    if core.peer_is_heard and peer is not None:
+    peer, heard = core.peer_snapshot, core.peers.is_heard(now_ms)
+    name = core.peer
+    if heard and peer is not None:
         fit = peer.phase in (Phase.ALONE, Phase.PEER_LOST) or peer.confirmed
         state = _wished_state(core, name, peer, "online" if fit else "pending")
     elif core.clearance in (Clearance.FENCED, Clearance.CONFIRMED):
@@ -132,7 +130,7 @@ def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
         incarnation=f"{peer.incarnation.boot}.{peer.incarnation.nonce}" if peer else "",
         version=peer.release if peer else "",
         phase=peer.phase.name.lower() if peer else "",
-        heard=core.peer_is_heard,
+        heard=heard,
         links=_links(core, figures, now_ms),
     )
 
@@ -142,9 +140,9 @@ def _wished_state(core: Node, name: str, snapshot: Snapshot, state: str) -> str:
         return "offline"
     if snapshot.mode is Mode.LEAVING:
         return "leaving"
-    if wish_value(core.snapshot, WishKind.STANDBY, name):
+    if wish_value(own_snapshot(core), WishKind.STANDBY, name):
         return "standby"
-    if wish_value(core.snapshot, WishKind.MAINTENANCE, ""):
+    if wish_value(own_snapshot(core), WishKind.MAINTENANCE, ""):
         return "maintenance"
     return state
 
@@ -152,15 +150,16 @@ def _wished_state(core: Node, name: str, snapshot: Snapshot, state: str) -> str:
 def _links(core: Node, figures: Figures, now_ms: int) -> dict[str, LinkStatus]:
     heart = figures.heart
     links = {}
-    for view in core.link_views():
+    for view in core.peers.links:
         gap_ms = heart.gap_max_ms.get(view.name) if heart else None
         links[view.name] = LinkStatus(
             send="up" if view.send_up else "down",
             receive="up" if view.receive_up else "down",
             late_max_ms=None if gap_ms is None else max(0, gap_ms - core.plan.timers.keepalive_ms),
-            last_heard_ms=None if not view.heard_at_ms else max(0, now_ms - view.heard_at_ms),
+            last_heard_ms=None if view.heard_at_ms is None else max(0, now_ms - view.heard_at_ms),
             usable=view.usable,
             carrier=view.carrier.name.lower(),
+            detail=view.detail,
             rejected=heart.rejected.get(view.name, 0) if heart else 0,
         )
     return links
@@ -181,15 +180,15 @@ def _service(
         for node, report in found.items()
     }
     instances = {
-        node: _instance(service, report, believed[node], figures if node == core.name else None, ages_ms[node], wall)
+        node: _instance(service, report, believed[node], figures if node == core.me else None, ages_ms[node], wall)
         for node, report in found.items()
     }
     where = [node for node, state in believed.items() if not state.is_stopped]
     named = min(believed, key=lambda node: _WEIGHT[believed[node]], default=None)
     state = believed[named] if named is not None else ServiceState.UNKNOWN
     chosen = instances.get(named) if named is not None else None
-    wishes = core.snapshot
-    decision = core.decisions.get(service.name)
+    wishes = own_snapshot(core)
+    owners, why = _order(core, service)
     return ServiceStatus(
         state=state.name.lower(),
         node=named if named in where else None,
@@ -198,8 +197,8 @@ def _service(
         since=chosen.since if chosen else None,
         failures=sum(report.failures for report in found.values()),
         resources=chosen.resources if chosen else (),
-        owners=decision.owners if decision else (),
-        why=decision.why.name.lower() if decision else "",
+        owners=owners,
+        why=why.name.lower() if why is not None else "",
         addresses=service.addresses,
         everywhere=service.everywhere,
         moved=wish_value(wishes, WishKind.MOVED, service.name),
@@ -210,6 +209,30 @@ def _service(
         degraded=any(report.degraded for report in found.values()),
         instances=instances,
     )
+
+
+def _order(core: Node, service: Service) -> tuple[tuple[str, ...], Why | None]:
+    """Where it is to run and why.  The coordinator knows the reason; the other
+    node sees the assignment and infers the reason from what both can see."""
+    decision = core.decisions.get(service.name)
+    if decision is not None and core.pair.is_coordinator:
+        return decision.owners, decision.why
+    order = core.orders.get(service.name)
+    if order is None:
+        return (), None
+    if not order.owners:
+        return (), Why.ORDERED
+    if service.everywhere:
+        return order.owners, Why.EVERYWHERE
+    if wish_value(own_snapshot(core), WishKind.MOVED, service.name) == order.owners[0]:
+        return order.owners, Why.MOVED
+    return order.owners, Why.PRIMARY if order.owners[0] == service.primary else Why.STAYS
+
+
+def own_snapshot(core: Node) -> Snapshot:
+    """The core has published one since its first step; nobody asks before."""
+    assert core.snapshot is not None
+    return core.snapshot
 
 
 def _instance(

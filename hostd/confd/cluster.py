@@ -88,9 +88,7 @@ def failback(value: Any) -> int | None:
     try:
         return values.duration_ms(value)
     except Unfit:
-        raise Unfit(
-            "is not true, false or a duration", 'use true, false or a stability such as "5m"'
-        ) from None
+        raise Unfit("is not true, false or a duration", 'use true, false or a stability such as "5m"') from None
 
 
 def lease(value: Any) -> int:
@@ -194,9 +192,7 @@ def read_links(
             heartbeat.at("link"), "is the only one: if it fails, each node takes the other for dead", cure
         )
     elif len(sections) > LINKS_MAX:
-        heartbeat.complaints.error(
-            heartbeat.at("link"), f"is there {len(sections)} times", f"use {LINKS_MAX}"
-        )
+        heartbeat.complaints.error(heartbeat.at("link"), f"is there {len(sections)} times", f"use {LINKS_MAX}")
         return (), ()
     links: list[Link] = []
     settings: list[LinkSettings] = []
@@ -235,9 +231,7 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
     delay_ms = section.take("delay", duration("0s", "5m"), 2_000)
     sections = section.tables("device")
     if len(sections) > DEVICES_MAX:
-        section.complaints.error(
-            section.at("device"), f"is there {len(sections)} times", f"use {DEVICES_MAX}"
-        )
+        section.complaints.error(section.at("device"), f"is there {len(sections)} times", f"use {DEVICES_MAX}")
         sections = []
     before = section.complaints.mistakes
     read = [_read_device(device, basics.nodes, directory) for device in sections]
@@ -245,9 +239,7 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
     section.end()
     is_required = mode == "required"
     if not is_required and devices:
-        section.complaints.warn(
-            section.at("device"), 'is there, but mode = "none"', "set mode or remove the device"
-        )
+        section.complaints.warn(section.at("device"), 'is there, but mode = "none"', "set mode or remove the device")
     if not is_required:
         section.complaints.warn(
             ("fencing",),
@@ -272,9 +264,7 @@ def _read_device(section: Section, nodes: tuple[str, ...], directory: Path) -> F
     given = section.take("nodes", values.several(values.node_name, 16), nodes)
     for node in given:
         if node not in nodes:
-            section.error(
-                "nodes", f'names "{node}", which is not a node of the cluster', f"use {values.one_of(nodes)}"
-            )
+            section.error("nodes", f'names "{node}", which is not a node of the cluster', f"use {values.one_of(nodes)}")
     level = section.take("level", whole(1, 9), 1)
     fenced = tuple(node for node in nodes if node in given)
     told = _per_node(section.table("params"), fenced, nodes, _scalar)
@@ -328,9 +318,7 @@ def read_announcements(section: Section) -> Announcements:
     for key, default in (("burst", usual.burst_ms), ("refresh", usual.refresh_ms)):
         times = section.take(key, values.several(values.duration_ms, 32), default)
         if list(times) != sorted(set(times)):
-            section.error(
-                key, "does not rise from each time to the next", 'use times such as ["0s", "50ms", "200ms"]'
-            )
+            section.error(key, "does not rise from each time to the next", 'use times such as ["0s", "50ms", "200ms"]')
         found[key] = times
     section.end()
     return Announcements(found["burst"], found["refresh"])

@@ -57,9 +57,7 @@ class Complaint(msgspec.Struct, frozen=True):
 
     def wrapped(self, width: int = 80) -> str:
         """The same as a paragraph of at most ``width`` columns."""
-        return textwrap.fill(
-            self.text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-        )
+        return textwrap.fill(self.text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def named(path: Path) -> str:
@@ -131,6 +129,4 @@ class Complaints:
 
     def _add(self, path: Path, rule: str, cure: str, value: str, *, is_warning: bool) -> None:
         place = self.place(path)
-        self.gathered.append(
-            Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning)
-        )
+        self.gathered.append(Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning))

@@ -40,9 +40,7 @@ def read(directory: FilePath) -> Tree:
     """
     tree = Tree(directory, {}, {}, [])
     try:
-        files = sorted(
-            path for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith(".")
-        )
+        files = sorted(path for path in directory.iterdir() if path.suffix == ".toml" and not path.name.startswith("."))
     except OSError as error:
         _refuse(
             tree,
@@ -54,9 +52,7 @@ def read(directory: FilePath) -> Tree:
     if not files:
         _refuse(tree, str(directory), "holds no *.toml file", "begin with the example that comes with hostd")
     if len(files) > FILES_MAX:
-        _refuse(
-            tree, str(directory), f"holds {len(files)} files; {FILES_MAX} is the most", "join some of them"
-        )
+        _refuse(tree, str(directory), f"holds {len(files)} files; {FILES_MAX} is the most", "join some of them")
         return tree
     for path in files:
         _read_file(tree, path)

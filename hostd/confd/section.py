@@ -33,9 +33,7 @@ class Section:
         if isinstance(table, dict):
             self._table = table
         elif self.is_there:
-            complaints.error(
-                path, "must be a table", "write it with a [header] or in braces", value=shown(table)
-            )
+            complaints.error(path, "must be a table", "write it with a [header] or in braces", value=shown(table))
 
     def __contains__(self, key: str) -> bool:
         return key in self._table

@@ -55,9 +55,7 @@ class Limits(msgspec.Struct, frozen=True):
         return Limits(
             *(
                 low if mine is None else mine
-                for mine, low in zip(
-                    msgspec.structs.astuple(self), msgspec.structs.astuple(below), strict=True
-                )
+                for mine, low in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(below), strict=True)
             )
         )
 
@@ -102,9 +100,7 @@ def read_services(root: Section, around: Surroundings) -> list[Read]:
     names = sorted(services.names())
     if len(names) > SERVICES_MAX:
         rule = f"has {len(names)} services"
-        root.complaints.error(
-            services.path, rule, f"use at most {SERVICES_MAX}: more fit in a second cluster"
-        )
+        root.complaints.error(services.path, rule, f"use at most {SERVICES_MAX}: more fit in a second cluster")
         return []
     found = []
     for name in names:
@@ -164,9 +160,7 @@ def _read_candidates(section: Section, nodes: tuple[str, ...], is_everywhere: bo
     if len(set(backups)) < len(backups):
         section.error("backups", "names a node twice", "name each once, or leave the line out")
     if primary in backups and "backups" in section:
-        section.error(
-            "backups", f"names the primary, {primary}", "name only the others, or leave the line out"
-        )
+        section.error("backups", f"names the primary, {primary}", "name only the others, or leave the line out")
     return nodes if is_everywhere else (primary, *(node for node in backups if node != primary))
 
 
@@ -364,8 +358,7 @@ def _warn_unfenced(root: Section, service: Service) -> None:
     if storage and not service.everywhere:
         root.complaints.warn(
             path,
-            f"has data that two nodes must never write at once ({', '.join(storage)}), "
-            "and there is no fencing",
+            f"has data that two nodes must never write at once ({', '.join(storage)}), and there is no fencing",
             "add [fencing], or a reservation on the disk",
         )
     if not service.addresses and not service.everywhere and not service.without_fencing:

@@ -142,13 +142,9 @@ def name(pattern: str, meaning: str, length_max: int = 64) -> Callable[[Any], st
     return parse
 
 
-service_name = name(
-    r"[A-Za-z0-9][A-Za-z0-9_-]*", "letters, digits, - and _, beginning with a letter or digit"
-)
+service_name = name(r"[A-Za-z0-9][A-Za-z0-9_-]*", "letters, digits, - and _, beginning with a letter or digit")
 """Also the name of a folder and of a cgroup: no point, so that neither can be a system's own."""
-node_name = name(
-    r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, - . and _ (the name that `uname -n` prints)"
-)
+node_name = name(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, - . and _ (the name that `uname -n` prints)")
 link_name = name(r"[A-Za-z0-9][A-Za-z0-9_.:/-]*", "letters, digits, - _ . : and /", 32)
 interface_name = name(r"(?!\.{1,2}$)[^\s/:@]+", "characters, as `ip link` shows it", 15)
 """IFNAMSIZ, less the zero at its end."""

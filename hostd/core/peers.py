@@ -224,6 +224,26 @@ class Peers:
         """Bit i: the peer is heard on link i of the plan."""
         return sum(1 << index for index, link in enumerate(self.links) if link.receive_up)
 
+    def summary(self, now_ms: int) -> tuple[object, ...]:
+        """Everything here that others decide from; equal as long as nothing of it has moved."""
+        word = self.word(now_ms)
+        last = self.last_word
+        silence_ms = self.silence_ms(now_ms)
+        timers = self.plan.timers
+        limit_ms = self.link_limit_ms()
+        return (
+            self.incarnation,
+            last.version if last is not None else None,
+            word is None,
+            self.is_heard(now_ms),
+            silence_ms >= timers.warntime_ms,
+            silence_ms >= self.silence_limit_ms(),
+            silence_ms >= timers.initdead_ms,
+            self.power_seen_to_go,
+            *(link.heard_at_ms is not None and now_ms - link.heard_at_ms < limit_ms for link in self.links),
+            *(link.send_up for link in self.links),
+        )
+
     def deadline_at_ms(self, now_ms: int) -> int | None:
         """When the silence so far will matter next, if it goes on."""
         if not self.hearing:

@@ -7,7 +7,8 @@ import argparse
 import sys
 import time
 
-from hostd.sim import replay
+from hostd.sim import mutants, replay
+from hostd.sim.search import Budget, Finding, Search, small_plan
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("--schedule", metavar="FILE", help="the faults of this file instead of the drawn ones")
     _world(again)
     again.set_defaults(act=_replay)
+
+    seek = commands.add_parser("search", help="everything that can happen in a small world")
+    for name, default in Budget()._asdict().items():
+        seek.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    seek.add_argument("--states", type=int, default=10_000_000, help="give up after so many")
+    seek.add_argument("--seconds", type=float, default=3_600.0, help="give up after so long")
+    _world(seek)
+    seek.set_defaults(act=_search, fencing=True)
 
     options = parser.parse_args(argv)
     code: int = options.act(options)
@@ -74,6 +83,27 @@ def _replay(options: argparse.Namespace) -> int:
         show=print,
     )
     return 1 if verdict.harm else 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    budget = Budget(**{name: getattr(options, name) for name in Budget._fields})
+    with mutants.applied(options.mutant):
+        search = Search(small_plan(fencing=options.fencing), replay.make_brain)
+        finding = search.run(budget, states_max=options.states, seconds_max=options.seconds)
+    print(f"budget {budget}")
+    print(told(finding))
+    for step in finding.path:
+        print(f"    {step}")
+    return 1 if finding.harm else 0
+
+
+def told(finding: Finding) -> str:
+    """The finding in one line."""
+    end = "all of them" if finding.complete else "not all: the limit was reached"
+    return (
+        f"{finding.states} states of the world, {finding.cores} of a core, {finding.steps} steps of the core, "
+        f"{finding.seconds:.1f} s: {finding.harm or f'no harm in {end}'}"
+    )
 
 
 if __name__ == "__main__":

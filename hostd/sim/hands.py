@@ -180,7 +180,6 @@ class Hands:
             self.machine.to_brain(event)
 
     def _publish(self, effect: Publish) -> None:
-        self.machine.published = effect.snapshot
         if self.machine.heart is not None:
             self.machine.heart.carry(effect.snapshot)
 

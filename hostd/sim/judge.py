@@ -23,7 +23,7 @@ from hostd.core.effects import (
 )
 from hostd.core.events import AnyEvent, FrameReceived, OperatorAsked
 from hostd.core.snapshot import Assignment, Snapshot
-from hostd.core.terms import Action, Epoch, Phase, ServiceState
+from hostd.core.terms import Action, Epoch, Incarnation, Phase, ServiceState
 from hostd.sim.faults import AnyFault
 from hostd.sim.machine import Machine
 from hostd.sim.world import REFRESH_MS, World
@@ -39,7 +39,8 @@ class Judge:
     """An observer of one world."""
 
     def __init__(self) -> None:
-        self._epochs: dict[tuple[str, Epoch], Assignment] = {}
+        self._epochs: dict[tuple[str, Epoch], tuple[Incarnation, Assignment]] = {}
+        """What each epoch said, and the life of the coordinator who gave it out."""
         self._views: dict[int, str] = {}
         self._seen: dict[str, Snapshot] = {}
         self._requests: dict[tuple[str, str, int], int] = {}
@@ -202,7 +203,8 @@ class Judge:
             assignment = mine.assignments.get(service)
         else:
             report = mine.services.get(service)
-            assignment = self._epochs.get((service, report.obeyed)) if report else None
+            given = self._epochs.get((service, report.obeyed)) if report else None
+            assignment = given[1] if given else None
         if assignment is None or machine.name not in assignment.owners:
             self._harm(world, f"{what} without an assignment to it")
         elif assignment.epoch.view != mine.view:
@@ -222,17 +224,13 @@ class Judge:
             if coordinator != new.coordinator:
                 self._harm(world, f"3: view {new.view} has two coordinators")
         for service, assignment in new.assignments.items():
-            known = self._epochs.setdefault((service, assignment.epoch), assignment)
-            if known != assignment and self._same_life(old, new):
+            giver, known = self._epochs.get((service, assignment.epoch), (None, assignment))
+            if known != assignment and giver == new.incarnation:
                 self._harm(world, f"3: {service} epoch {tuple(assignment.epoch)} was given out twice")
-            self._epochs[service, assignment.epoch] = assignment
+            self._epochs[service, assignment.epoch] = new.incarnation, assignment
         seeks = new.phase in (Phase.PEER_LOST, Phase.STARTUP_FENCING)
         if seeks and (old is None or old.phase is not new.phase):
             self._judge_cause(world, machine, f"goes to {new.phase.name}")
-
-    @staticmethod
-    def _same_life(old: Snapshot | None, new: Snapshot) -> bool:
-        return old is not None and old.incarnation == new.incarnation
 
     def _judge_obedience(self, world: World, node: str, old: Snapshot, new: Snapshot) -> None:
         """Invariant 3: epochs obeyed never decrease within an incarnation."""

@@ -8,7 +8,7 @@ Knows nothing of what an effect does (``hands.py``) or what it means.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from hostd.core.effects import AnyEffect
+from hostd.core.effects import AnyEffect, Publish
 from hostd.core.events import (
     AnyEvent,
     HeartLost,
@@ -336,6 +336,9 @@ class Machine:
             if self.heart is not None:
                 self.heart.identify(event.incarnation)
         effects = brain.step(self.clock_ms(), event)
+        for effect in effects:
+            if type(effect) is Publish:
+                self.published = effect.snapshot
         self.world.stepped(self, event, effects)
         return effects
 

@@ -13,7 +13,7 @@ NODES = ("a", "b")
 
 LINKS = (Link("serial"), Link("cross", direct=True))
 
-QUICK = Timers(keepalive_ms=100, warntime_ms=500, deadtime_ms=2_000, initdead_ms=5_000)
+QUICK = Timers(keepalive_ms=200, warntime_ms=600, deadtime_ms=2_000, initdead_ms=5_000)
 
 
 def address_of(service: str) -> str:

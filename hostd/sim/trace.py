@@ -80,7 +80,8 @@ class Trace:
 
     def lines(self) -> list[str]:
         wide = max((len(columns[0]) for _, _, columns in self._rows if columns), default=0)
-        told, before = [], ()
+        told: list[str] = []
+        before: tuple[str, ...] = ()
         for at_ms, note, columns in self._rows:
             clock = f"{at_ms / 1000:9.3f}"
             if note:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from hostd import heart, messages
 from hostd.api import Link, LinkSettings
 from hostd.clock import now_ms
+from hostd.core import wire
 from hostd.core.plan import Timers
 from hostd.core.terms import Incarnation
 from plugins import serial, udp
@@ -19,6 +20,8 @@ from tests.edge.namespaces import Lan, Machine, inside
 
 NODES = ("alpha", "beta")
 KEY = bytes(range(32))
+CLUSTER = wire.Cluster("test", NODES, (KEY,))
+BETA = Incarnation(1, 9)
 TIMERS = Timers(keepalive_ms=50, warntime_ms=250, deadtime_ms=2_000)
 Kind = TypeVar("Kind", bound=messages.Message)
 
@@ -39,9 +42,7 @@ def udp_link(node: str, *, keepalive_ms: int = TIMERS.keepalive_ms) -> LinkSetti
 def serial_link(
     node: str, device: str, *, baud: int = 115_200, keepalive_ms: int = TIMERS.keepalive_ms
 ) -> LinkSettings:
-    return LinkSettings(
-        "cable", "serial", node, _other(node), "test", keepalive_ms, {"device": device, "baud": baud}
-    )
+    return LinkSettings("cable", "serial", node, _other(node), "test", keepalive_ms, {"device": device, "baud": baud})
 
 
 def _other(node: str) -> str:
@@ -82,7 +83,7 @@ class Node:
         self.hands, other_hands = messages.pair()
         given = {
             "cluster": "test", "node": node, "nodes": NODES, "keys": (KEY,), "timers": TIMERS,
-            "links": tuple(links), "open_link": open_link, "host_pid": os.getpid(), **changed,
+            "links": tuple(links), "host_pid": os.getpid(), **changed,
         }  # fmt: skip
         settings = heart.HeartSettings(**given)  # type: ignore[arg-type]
         self.pid = os.fork()
@@ -91,7 +92,7 @@ class Node:
             try:
                 self.hands.close()
                 with inside(machine.name):
-                    code = heart.run(settings, other_hands)
+                    code = heart.run(settings, open_link, other_hands, None)
             finally:
                 os._exit(code)
         other_hands.close()
@@ -168,6 +169,47 @@ class Pair:
         self.lan.close()
 
 
+class Puppet:
+    """The test in the place of beta: reads every frame of alpha's heart, and sends what it likes."""
+
+    def __init__(self, machine: Machine, cluster: wire.Cluster = CLUSTER, life: Incarnation = BETA) -> None:
+        with inside(machine.name):
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind(("192.168.1.2", 694))
+        self.sealer = wire.Sealer(cluster, "beta", life, wire.Salt(1, bytes(6)))
+        self.opener = wire.Opener(cluster, "alpha")
+        self.frames: list[tuple[int, wire.Frame]] = []
+        """When, what: all that came, as it was."""
+
+    def send(self, frame: bytes) -> None:
+        self.socket.sendto(frame, ("192.168.1.1", 694))
+
+    def beat(self, beat: wire.Heartbeat | None = None) -> None:
+        """A beat that echoes what it heard, unless another is given."""
+        self.send(self.sealer.seal(beat or wire.Heartbeat(1, echo=self.opener.newest)))
+
+    def listen(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame = self.opener.open(self.socket.recv(2_048), "lan")
+                assert isinstance(frame, wire.Frame), frame
+                self.frames.append((now_ms(), frame))
+
+    def beats(self) -> list[wire.Heartbeat]:
+        """All beats so far."""
+        self.listen()
+        return [frame.payload for _, frame in self.frames if isinstance(frame.payload, wire.Heartbeat)]
+
+    def parts(self) -> list[wire.Part]:
+        self.listen()
+        return [frame.payload for _, frame in self.frames if isinstance(frame.payload, wire.Part)]
+
+    def forget(self) -> None:
+        """Only what comes from now on."""
+        self.listen()
+        self.frames.clear()
+
+
 @contextlib.contextmanager
 def pair() -> Iterator[Pair]:
     made = Pair()
@@ -177,4 +219,18 @@ def pair() -> Iterator[Pair]:
         made.close()
 
 
-__all__ = ["KEY", "NODES", "TIMERS", "Brain", "Node", "Pair", "now_ms", "pair", "serial_link", "udp_link"]
+__all__ = [
+    "BETA",
+    "CLUSTER",
+    "KEY",
+    "NODES",
+    "TIMERS",
+    "Brain",
+    "Node",
+    "Pair",
+    "Puppet",
+    "now_ms",
+    "pair",
+    "serial_link",
+    "udp_link",
+]

@@ -47,9 +47,7 @@ class Machine:
         return ip("-n", self.name, *words, check=check)
 
     def run(self, *argv: str, check: bool = True) -> str:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, *argv], check=False, capture_output=True, text=True
-        )
+        done = subprocess.run(["ip", "netns", "exec", self.name, *argv], check=False, capture_output=True, text=True)
         if check:
             assert done.returncode == 0, (argv, done.stderr)
         return done.stdout

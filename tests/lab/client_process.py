@@ -8,6 +8,7 @@ came back.  Every request is noted with the time it was sent; a request
 without an answer within the time limit is lost.
 """
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -120,10 +121,8 @@ class Echoer:
             packet = packet[:2] + struct.pack("!H", ~total & 0xFFFF) + packet[4:]
         asked = Asked(now_ms())
         self.under_way[(address, self.sequence)] = asked
-        try:
+        with contextlib.suppress(OSError):  # no neighbour answers: lost, which is what is being measured
             self.socket.sendto(packet, (address, 0))
-        except OSError:
-            pass  # no neighbour answers: the request is lost, which is what is being measured
         return asked
 
     def receive(self) -> None:
@@ -247,10 +246,8 @@ def main() -> None:
             raise OSError(ctypes.get_errno(), "setns")
     selector = selectors.DefaultSelector()
     targets = make_targets(spec, selector)
-    try:
+    with contextlib.suppress(OSError):  # it only measures more coarsely then
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:
-        pass  # it only measures more coarsely then
     print("{}", flush=True)
     run(targets, selector)
 

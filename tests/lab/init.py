@@ -132,10 +132,11 @@ class Cgroup:
     def remove(self) -> None:
         """Once the node is dead.  Its last processes may take a moment to go."""
         for _ in range(50):
-            try:
-                return self._remove(self.own)
-            except OSError:
-                time.sleep(0.02)
+            with contextlib.suppress(OSError):
+                self._remove(self.own)
+            if not self.own.exists():
+                return
+            time.sleep(0.02)
 
     def _sweep(self) -> None:
         """Remove what labs that were killed outright have left: their folder is gone.

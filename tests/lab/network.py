@@ -73,34 +73,33 @@ class Network:
         finally:
             os.close(home)
 
-    def run(self, argv: Sequence[str], *, input: str | None = None) -> str:
+    def run(self, argv: Sequence[str], *, stdin: str | None = None) -> str:
         """Run a command inside; its output.  A failure shows what it said."""
         done = subprocess.run(
             ["nsenter", f"--net={self.path}", "--", *argv],
-            input=input,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=30,
             check=False,
         )
         if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(argv)} failed ({done.returncode}): {done.stderr}\n{input or ''}")
+            raise RuntimeError(f"{' '.join(argv)} failed ({done.returncode}): {done.stderr}\n{stdin or ''}")
         return done.stdout
 
     def ip(self, *lines: str) -> None:
         """Run lines of ``ip`` in one batch."""
-        self.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n")
+        self.run(["ip", "-batch", "-"], stdin="\n".join(lines) + "\n")
 
     def nft(self, rules: str) -> None:
         """Load nftables rules."""
-        self.run(["nft", "-f", "-"], input=rules)
+        self.run(["nft", "-f", "-"], stdin=rules)
 
     def sysctl(self, key: str, value: str) -> None:
         """Set a setting of this namespace; the machine's own are untouched."""
-        with self.entered():
-            # /proc/sys/net shows the namespace of the thread that opens it
-            with open(f"/proc/sys/net/{key}", "w") as setting:
-                setting.write(value)
+        # /proc/sys/net shows the namespace of the thread that opens it
+        with self.entered(), open(f"/proc/sys/net/{key}", "w") as setting:
+            setting.write(value)
 
     def set_link(self, interface: str, *, up: bool) -> None:
         """Set an interface up or down at once, without starting a process."""

@@ -135,7 +135,7 @@ class Node:
         return ["nsenter", f"--target={self.pid}", *namespaces, "--wd=/", "--", *join, *argv]
 
     def run(
-        self, *argv: str, check: bool = True, timeout: float = 30, input: str | None = None
+        self, *argv: str, check: bool = True, timeout: float = 30, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end.  ``check``: a failure is an error that shows what it said."""
         done = subprocess.run(
@@ -143,7 +143,7 @@ class Node:
             capture_output=True,
             text=True,
             timeout=timeout,
-            input=input,
+            input=stdin,
             env=self.environment(),
             check=False,
         )
@@ -206,13 +206,12 @@ class Node:
         """All processes of the node but its first, as the machine numbers them."""
         if not self.is_on:
             return []
-        mine = os.readlink(f"/proc/{self.pid}/ns/pid")
+        mine = Path(f"/proc/{self.pid}/ns/pid").readlink()
         found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != self.pid:
-                with contextlib.suppress(OSError):
-                    if os.readlink(f"/proc/{entry}/ns/pid") == mine:
-                        found.append(int(entry))
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (entry / "ns/pid").readlink() == mine and int(entry.name) != self.pid:
+                    found.append(int(entry.name))
         return sorted(found)
 
     def hostd_tree(self) -> list[int]:

@@ -3,10 +3,11 @@
 Run as a script by ``observer.py`` (standard library only).  For each address
 it sends an ARP request or a neighbour solicitation every few milliseconds by
 raw frames, and notes which MACs answer.  Answers are put to the question that
-they followed; two MACs on one question are two owners.  It watches what others say as well: ``claims`` are gratuitous ARPs
-and unsolicited advertisements.
+they followed; two MACs on one question are two owners.  It watches what others
+say as well: ``claims`` are gratuitous ARPs and unsolicited advertisements.
 """
 
+import contextlib
 import ctypes
 import ipaddress
 import json
@@ -56,7 +57,7 @@ def nd_question(mac: bytes, own: str, target: str) -> bytes:
 
 def checksum6(source: bytes, destination: bytes, icmp: bytes) -> int:
     data = source + destination + struct.pack("!II", len(icmp), socket.IPPROTO_ICMPV6) + icmp
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -175,10 +176,8 @@ def main() -> None:
         if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET) < 0:
             raise OSError(ctypes.get_errno(), "setns")
     observer = Observer(spec)
-    try:
+    with contextlib.suppress(OSError):  # it only looks less often then
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:
-        pass  # it only looks less often then
     print("{}", flush=True)
     observer.run()
 

@@ -10,6 +10,7 @@ The lower half is the relay, run as a script of its own (standard library
 only) so that a busy test does not delay the line.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -196,10 +197,8 @@ def main() -> None:
 
 def prefer_real_time() -> None:
     """A cable is hardware: it does not wait for a busy machine."""
-    try:
+    with contextlib.suppress(OSError):  # it is only slower then
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:
-        pass  # it is only slower then
 
 
 if __name__ == "__main__":

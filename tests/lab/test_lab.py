@@ -211,7 +211,7 @@ def test_a_paced_cable_is_as_slow_as_a_uart() -> None:
         os.close(two)
 
 
-def test_each_node_finds_the_cable_at_ttyS0(lab: Lab) -> None:
+def test_each_node_finds_the_cable_at_its_first_serial_port(lab: Lab) -> None:
     """What one node writes to its serial port, the other reads from its own."""
     lab.node2.run("sh", "-c", "stty raw -echo </dev/ttyS0")
     reader = subprocess.Popen(

@@ -1,0 +1,46 @@
+"""``hostd-agent``: finds, shows and runs agents without the daemon."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import hostd
+from hostd.commands import agent_list, agent_run, agent_show
+
+EXAMPLES = """examples:
+  hostd-agent list
+  hostd-agent show httpd
+  hostd-agent run httpd monitor config=/srv/httpd.conf
+  hostd-agent run ./my_agent.py start seconds=5
+
+exit codes: 0 done or healthy, 1 the answer is no, 2 wrong use or bad configuration
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command."""
+    top = argparse.ArgumentParser(
+        prog="hostd-agent",
+        description="Resource agents: what is found, what may be set, one action by hand.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"hostd-agent {hostd.__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (agent_list, agent_show, agent_run):
+        command.register(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    namespace = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = namespace.run
+    try:
+        return run(namespace)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has had enough
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

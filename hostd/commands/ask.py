@@ -1,0 +1,101 @@
+"""Ask the daemon on this machine, and say clearly when it does not answer."""
+
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from hostd.commands import sentences
+from hostd.commands.exits import ExitCode
+from hostd.core.events import AnyCommand
+from hostd.requests import (
+    ANSWER_SIZE_MAX,
+    SOCKET_NAME,
+    AnyAnswer,
+    AnyRequest,
+    AskStatus,
+    Order,
+    Refused,
+    Rejected,
+    Status,
+    StatusIs,
+    Taken,
+    decode_answer,
+    encode,
+)
+
+TIMEOUT_S: Final = 12.0
+"""A little longer than the daemon gives itself."""
+RETRY_S: Final = 2.0
+"""A brain that died is back in half a second; its socket is gone for that long."""
+
+A = TypeVar("A")
+
+
+class Unanswered(Exception):
+    """There was no answer that a command could go on with: text and exit code."""
+
+    def __init__(self, text: str, code: ExitCode) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def ask(runtime: Path, request: AnyRequest, *, retry_s: float = RETRY_S) -> AnyAnswer:
+    """One request, one answer.  Raises :class:`Unanswered` if the daemon is not
+    reachable or turns the request away."""
+    path = runtime / SOCKET_NAME
+    until = time.monotonic() + retry_s
+    while True:
+        try:
+            answer = _converse(path, encode(request))
+            break
+        except (FileNotFoundError, ConnectionError, EOFError) as error:
+            if time.monotonic() >= until:
+                raise Unanswered(sentences.unreachable(path, error), ExitCode.UNREACHABLE) from None
+            time.sleep(0.1)
+        except (OSError, msgspec.DecodeError) as error:
+            raise Unanswered(sentences.unreachable(path, error), ExitCode.UNREACHABLE) from None
+    if isinstance(answer, Rejected):
+        code = ExitCode.WRONG_USE if answer.reason == "unknown-service" else ExitCode.UNREACHABLE
+        raise Unanswered(sentences.rejected(answer), code)
+    return answer
+
+
+def _converse(path: Path, line: bytes) -> AnyAnswer:
+    with socket.socket(socket.AF_UNIX) as end:
+        end.settimeout(TIMEOUT_S)
+        end.connect(str(path))
+        end.sendall(line)
+        with end.makefile("rb") as file:
+            answer = file.readline(ANSWER_SIZE_MAX + 1)
+    if not answer.endswith(b"\n"):
+        raise EOFError("the daemon ended while it answered")
+    return decode_answer(answer)
+
+
+def status(runtime: Path, *, retry_s: float = RETRY_S) -> Status:
+    """The status, its problems with text and cure.  Raises :class:`Unanswered`."""
+    answer = ask(runtime, AskStatus(), retry_s=retry_s)
+    assert isinstance(answer, StatusIs), answer
+    return sentences.with_texts(answer.status)
+
+
+def order(runtime: Path, command: AnyCommand) -> Taken:
+    """Give an order.  Raises :class:`Unanswered`, with the reason, if it is not taken.
+
+    Not repeated if the connection breaks after it was made: it may have been taken.
+    """
+    answer = ask(runtime, Order(command))
+    if isinstance(answer, Refused):
+        text, code = sentences.refusal(answer.refusal, command)
+        raise Unanswered(text, code)
+    assert isinstance(answer, Taken), answer
+    return answer
+
+
+def complain(error: Unanswered) -> ExitCode:
+    print(error, file=sys.stderr)
+    return error.code

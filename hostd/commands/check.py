@@ -1,0 +1,148 @@
+"""``hostd check``: would this conf.d work here, and what is dangerous about it?
+
+Parses, asks ``hostd.config`` and ``hostd.inspection``, prints.  Changes
+nothing, needs no daemon, and may be run on either node at any time.
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+from typing import Any, Final
+
+from hostd.commands import options
+from hostd.commands.exits import ExitCode
+from hostd.config import Complaint, Configuration, Directories, Examined, examine
+
+WIDTH_MAX: Final = 80
+"""Longer lines are harder to read than they are to wrap."""
+MARGIN: Final = 9
+"""Of complaints: "warning" and two blanks."""
+
+DESCRIPTION = """\
+Reads conf.d, loads agents and plugins, and looks at this machine: the key,
+interfaces and serial ports, addresses, ports, scheduling, fencing, and what
+each agent says of its parameters. Nothing is changed or started."""
+
+EPILOG = """\
+examples:
+  hostd check                                before the first start, on both nodes
+  hostd check --config ./conf.d --node clustnode2
+  hostd check --json | jq .complaints        for tools
+
+exit code: 0 nothing wrong (warnings at most), 1 conf.d is right and this
+machine is not, 2 conf.d is wrong"""
+
+
+def register(subparsers: Any) -> None:
+    """Add this command to ``hostd``."""
+    summary = "validate conf.d, agents, plugins, key, and this machine"
+    parser = options.add(subparsers, "check", summary, description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--json", action="store_true", help="facts for tools")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, and return the exit code."""
+    directories, node = options.directories(args), options.node(args)
+    examined, complaints = look(directories, node)
+    configuration = examined.configuration
+    if args.json:
+        print(json.dumps(facts(directories, node, configuration, complaints), indent=2))
+    else:
+        show(directories, node, configuration, complaints)
+    if configuration is None:
+        return ExitCode.WRONG_USE
+    return ExitCode.DONE if all(complaint.is_warning for complaint in complaints) else ExitCode.NO
+
+
+def look(directories: Directories, node: str) -> tuple[Examined, tuple[Complaint, ...]]:
+    """conf.d first; the machine only if that is right, for it is judged by it."""
+    # Imported here: netlink and the agents take half a second, which `hostd --help` need not
+    from hostd.confd.complain import Complaints
+    from hostd.inspection import Inspection
+    from hostd.registry import Registry
+
+    registry = Registry.load(directories)
+    examined = examine(directories.config, node, registry.parameters, registry.link_types())
+    extensions = [
+        *(Complaint("", None, broken.path, "", f"is broken: {broken.reason}", "mend or remove it", True)
+          for broken in registry.broken),
+        *(_of_sentence(warning) for warning in registry.warnings),
+    ]  # fmt: skip
+    complaints = Complaints(examined.places)
+    if examined.configuration is not None:
+        Inspection(examined.configuration, registry, directories, complaints, _progress).everything()
+        _progress("")
+    return examined, (*examined.complaints, *complaints.gathered, *extensions)
+
+
+def _of_sentence(sentence: str) -> Complaint:
+    rule, _, cure = sentence.partition("; ")
+    return Complaint("", None, rule, "", "", cure or "see hostd-agent list", True)
+
+
+def _progress(what: str) -> None:
+    """One line that is written over, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{what + ' …' if what else ''}")
+        sys.stderr.flush()
+
+
+def facts(
+    directories: Directories, node: str, configuration: Configuration | None, complaints: tuple[Complaint, ...]
+) -> dict[str, Any]:
+    """The same as JSON, schema 1."""
+    return {
+        "schema": 1,
+        "config": str(directories.config),
+        "node": node,
+        "cluster": configuration.plan.cluster if configuration else None,
+        "configuration_is_good": configuration is not None,
+        "complaints": [
+            {
+                "severity": "warning" if complaint.is_warning else "error",
+                "file": complaint.file or None,
+                "line": complaint.line,
+                "key": complaint.key,
+                "value": complaint.value or None,
+                "rule": complaint.rule,
+                "cure": complaint.cure,
+                "text": complaint.text,
+            }
+            for complaint in complaints
+        ],
+    }
+
+
+def show(
+    directories: Directories, node: str, configuration: Configuration | None, complaints: tuple[Complaint, ...]
+) -> None:
+    """Mistakes first, then warnings, then one line that says it all."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    width = min(WIDTH_MAX, console.width) - MARGIN
+    console.print(Text(f"{directories.config} on {node}", style="bold"))
+    for complaint in sorted(complaints, key=lambda complaint: complaint.is_warning):
+        word, style = ("warning", "yellow") if complaint.is_warning else ("error", "bold red")
+        first, *rest = complaint.wrapped(width).splitlines()
+        console.print(Text.assemble((f"{word:<{MARGIN}}", style), first))
+        for line in rest:
+            console.print(Text(" " * MARGIN + line))
+    for line in textwrap.wrap(_verdict(configuration, complaints), width + MARGIN):
+        console.print(Text(line, style="bold"))
+
+
+def _verdict(configuration: Configuration | None, complaints: tuple[Complaint, ...]) -> str:
+    warnings = sum(complaint.is_warning for complaint in complaints)
+    errors = len(complaints) - warnings
+    counts = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    if configuration is None:
+        return f"conf.d cannot be used: {counts}. The machine is looked at once conf.d is right."
+    plan = configuration.plan
+    what = f'"{plan.cluster}": {len(plan.services)} services, {len(plan.links)} links'
+    if errors:
+        return f"conf.d is right and this machine is not ({what}): {counts}."
+    return f"Good ({what}): {counts}."

@@ -1,0 +1,95 @@
+"""``hostd log``: the cluster's timeline, one line per event.
+
+Works without a daemon, too: then the files in the state directory are read.
+"""
+
+import argparse
+import datetime
+import json
+import re
+import sys
+import time
+from typing import Any, Final
+
+import msgspec
+
+from hostd.commands import ask, options, sentences
+from hostd.commands.exits import ExitCode
+from hostd.commands.paper import Paper
+from hostd.requests import AskLog, Entry, LogIs
+
+EPILOG: Final = """\
+examples:
+  hostd log                         the last 100 events
+  hostd log --since 10m mysql       of one service (and of no service)
+  hostd log --since 2026-01-31T12:00
+  hostd log --json | jq ."""
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def register(subparsers: Any) -> None:
+    parser = options.add(subparsers, "log", "the cluster's timeline: one line per event", epilog=EPILOG)
+    parser.add_argument("service", nargs="?", default="", metavar="SERVICE")
+    parser.add_argument("--since", type=moment, default=0.0, metavar="T", help="10m, 2h, 1d, or a date and time")
+    parser.add_argument("-n", type=int, default=100, metavar="N", help="at most the newest N (default 100)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(run=run)
+
+
+def moment(text: str) -> float:
+    """``10m`` ago, or a date and time; seconds since 1970.  ValueError for anything else."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return time.time() - float(match[1]) * _UNITS[match[2]]
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+def run(namespace: argparse.Namespace) -> int:
+    request = AskLog(namespace.since, namespace.service, namespace.n)
+    try:
+        answer = ask.ask(options.runtime(namespace), request, retry_s=0.5)
+        assert isinstance(answer, LogIs), answer
+        entries = list(answer.entries)
+    except ask.Unanswered as error:
+        if error.code is not ExitCode.UNREACHABLE:
+            return ask.complain(error)
+        entries = _from_files(namespace)
+        print(f"(no daemon: from the files in {options.directories(namespace).state})", file=sys.stderr)
+    paper = Paper()
+    for entry in entries:
+        if namespace.json:
+            paper.line(json.dumps(named(entry)))
+        else:
+            at = datetime.datetime.fromtimestamp(entry.at).strftime("%m-%d %H:%M:%S.%f")[:-3]
+            paper.line(f"{paper.colour(at, 'dim')}  {entry.node}  {sentences.fact(entry.fact)}")
+    return ExitCode.DONE
+
+
+def _from_files(namespace: argparse.Namespace) -> list[Entry]:
+    from hostd.recorder import read_timeline
+
+    wanted = [
+        entry
+        for entry in read_timeline(options.directories(namespace).state)
+        if entry.at >= namespace.since
+        and (not namespace.service or getattr(entry.fact, "service", namespace.service) == namespace.service)
+    ]
+    return wanted[-namespace.n :]
+
+
+def named(entry: Entry) -> dict[str, Any]:
+    """For tools: enumerations by their lower-case names, as in the status."""
+    fields: dict[str, Any] = {"at": entry.at, "node": entry.node, "observed": entry.observed}
+    fields["event"] = type(entry.fact).__name__
+    for name in entry.fact.__struct_fields__:
+        value = getattr(entry.fact, name)
+        if isinstance(value, msgspec.Struct):
+            fields[name] = {key: _plain(getattr(value, key)) for key in value.__struct_fields__}
+        else:
+            fields[name] = _plain(value)
+    fields["text"] = sentences.fact(entry.fact)
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    return value.name.lower() if hasattr(value, "name") else value

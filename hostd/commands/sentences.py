@@ -1,0 +1,367 @@
+"""Every sentence that an operator reads, made of enumerations and codes.
+
+Decides wording only.  A cause is said so that it fits after "because" or a
+colon; a problem says what is wrong and its cure says what to do.
+"""
+
+import datetime
+from pathlib import Path
+from typing import Final, assert_never
+
+import msgspec
+
+from hostd.commands.exits import ExitCode
+from hostd.core.effects import (
+    AddressChecked,
+    AddressDisputed,
+    AnyFact,
+    ClearanceTurned,
+    LinkDirection,
+    LinkOpened,
+    LinkTurned,
+    PauseNoticed,
+    PhaseChanged,
+    PlansDiffer,
+    Refusal,
+    ResourceTurned,
+    ServiceAssigned,
+    ServiceTurned,
+    WishTaken,
+)
+from hostd.core.events import AnyCommand
+from hostd.core.snapshot import WishKind
+from hostd.core.terms import Clearance, Phase, ServiceState, Why
+from hostd.requests import Problem, Rejected, Status
+
+WHY: Final[dict[Why, str]] = {
+    Why.STARTED: "the daemon has just started",
+    Why.PEER_SILENT: "the other node is silent on every link",
+    Why.PEER_SILENT_SINCE_START: "the other node has not been heard since the start",
+    Why.PEER_HEARD: "the other node is heard again",
+    Why.PEER_INVITED: "one node invited the other",
+    Why.PEER_CONFIRMED: "both nodes show the same view",
+    Why.PEER_RESTARTED: "the other node's daemon started anew",
+    Why.PEER_LEFT: "the other node left in good order",
+    Why.PEER_ALONE: "the other node acts for both; this one yields",
+    Why.PEER_FENCED: "the other node was fenced: it is confirmed to be off",
+    Why.PEER_CONFIRMED_DOWN: "the operator confirmed that the other node is off",
+    Why.PEER_GUARDED: "the other node's addresses answer no more",
+    Why.INVITATION_LAPSED: "an invitation lapsed",
+    Why.PRIMARY: "its primary can run it",
+    Why.BACKUP: "its primary cannot run it; this node is the next in order",
+    Why.STAYS: "it runs there, and nothing calls for a move",
+    Why.MOVED: "the operator moved it",
+    Why.FAILBACK: "its primary is back",
+    Why.EVERYWHERE: "it runs on every node",
+    Why.OPERATOR_STOPPED: "the operator stopped it",
+    Why.NODE_STANDBY: "the node is in standby",
+    Why.NODE_LEAVING: "the node is leaving",
+    Why.NO_NODE: "no node can run it",
+    Why.FAILED_HERE: "it failed for good on every node that could run it",
+    Why.BLOCKED: "a stop failed, so it may still run",
+    Why.REQUIREMENT_MISSING: "a service that it requires does not run there",
+    Why.CONFIGURATION_DIFFERS: "its definition differs between the nodes",
+    Why.WAITS_FOR_STOP: "its former owner has not reported it stopped yet",
+    Why.WAITS_FOR_FAILBACK: "its primary has to be stable for longer",
+    Why.MONITOR_FAILED: "its monitor failed",
+    Why.PROCESS_EXITED: "its main process ended",
+    Why.ADDRESS_LOST: "its address went away",
+    Why.ADDRESS_CONFLICT: "another station has its address",
+    Why.START_FAILED: "its start failed",
+    Why.STOP_FAILED: "its stop failed",
+    Why.PAUSED: "this node was itself frozen",
+    Why.ADOPTED: "it was found running",
+    Why.MAINTENANCE: "maintenance: hands off",
+    Why.NOT_CLEARED: "nothing proves that the silent node does not run it",
+    Why.ORDERED: "the coordinator says so",
+    Why.PEER_BLOCKED: "a stop failed on the other node, so it has to be fenced",
+}
+
+PHASES: Final[dict[Phase, str]] = {
+    Phase.JOINING: "waits to form a pair",
+    Phase.STARTUP_FENCING: "alone since its start: finds out whether the other node is off",
+    Phase.MEMBER: "is a member of the pair",
+    Phase.PEER_LOST: "lost the other node: finds out whether it is off",
+    Phase.ALONE: "acts alone",
+    Phase.LEFT: "has left",
+}
+
+STATES: Final[dict[ServiceState, str]] = {
+    ServiceState.STOPPED: "is stopped",
+    ServiceState.STARTING: "starts",
+    ServiceState.RUNNING: "runs",
+    ServiceState.STOPPING: "stops",
+    ServiceState.RECOVERING: "failed and is restarted",
+    ServiceState.FAILED: "failed and is given up there",
+    ServiceState.BLOCKED: "could not be stopped",
+    ServiceState.UNKNOWN: "is being probed: it may run",
+}
+
+CLEARANCES: Final[dict[Clearance, str]] = {
+    Clearance.NONE: "not cleared yet",
+    Clearance.FENCED: "a fencing device confirmed that it is off",
+    Clearance.CONFIRMED: "the operator confirmed that it is off",
+    Clearance.GUARD: "its addresses answer no more",
+    Clearance.LEFT: "it left in good order",
+}
+
+_REFUSALS: Final[dict[Refusal, tuple[str, ExitCode]]] = {
+    Refusal.UNKNOWN_SERVICE: ("there is no service of this name; `hostd status` lists them", ExitCode.WRONG_USE),
+    Refusal.UNKNOWN_NODE: ("there is no node of this name; `hostd status` lists them", ExitCode.WRONG_USE),
+    Refusal.NOT_A_CANDIDATE: (
+        "that node is neither primary nor backup of the service; see its `backups` in conf.d",
+        ExitCode.WRONG_USE,
+    ),
+    Refusal.ALREADY_THERE: ("it is there already; nothing to do", ExitCode.DONE),
+    Refusal.RUNS_EVERYWHERE: ('it runs on every node (on = "all") and cannot be moved', ExitCode.WRONG_USE),
+    Refusal.NODE_NOT_ELIGIBLE: (
+        "the node cannot run it now: it is absent, in standby or leaving, or the service failed there\n"
+        "(`hostd online NODE`, or `hostd cleanup SERVICE` after the cause is cured)",
+        ExitCode.NO,
+    ),
+    Refusal.SERVICE_STOPPED: ("the operator stopped it; `hostd start SERVICE` first", ExitCode.NO),
+    Refusal.PEER_IS_HEARD: (
+        "refused for safety: that node is heard, so it is not off; there is no override\n"
+        "(to empty it: `hostd standby NODE`)",
+        ExitCode.UNSAFE,
+    ),
+    Refusal.CONFIRM_OWN_NODE: ("this node is not off: you are on it", ExitCode.WRONG_USE),
+    Refusal.LEAVING: ("this node is leaving and takes no more orders; give them on the other one", ExitCode.NO),
+    Refusal.NO_OTHER_NODE: ("there is no other node that may run it", ExitCode.NO),
+}
+
+_PROBLEMS: Final[dict[str, tuple[str, str]]] = {
+    "peer-lost": (
+        "{node} is silent on every link; its services are not touched before it is known to be off.",
+        "Look at {node}. If it is off for certain: hostd confirm-down {node}",
+    ),
+    "waiting-for-peer": (
+        "Waiting for {node}, which has not been heard since this daemon started ({seconds} s left).",
+        "Start hostd on {node}, or if it is off for certain: hostd confirm-down {node}",
+    ),
+    "node-fenced": (
+        "{node} is off: it was fenced. The next failure would not be survived.",
+        "Find out why it failed, then switch it on; it joins by itself.",
+    ),
+    "node-left": (
+        "{node} has left the cluster in good order. The next failure would not be survived.",
+        "When its maintenance is done, start hostd there: systemctl start hostd",
+    ),
+    "node-offline": (
+        "{node} is not heard on any link. The next failure would not be survived.",
+        "Look at {node}: power, network, and there: systemctl status hostd",
+    ),
+    "node-standby": ("{node} is in standby and runs no services.", "When done: hostd online {node}"),
+    "node-maintenance": ("Maintenance: nothing is started, stopped or recovered.", "When done: hostd maintenance off"),
+    "node-leaving": ("{node} is leaving: it gives its services away and ends.", "Nothing; it takes a moment."),
+    "link-unusable": (
+        "Link {link} cannot be used here: {detail}.",
+        "See to it; hostd opens it again by itself.",
+    ),
+    "link-down": (
+        "Link {link} is down: {said}.",
+        "Check the cable and both ends. Services are not affected while another link works.",
+    ),
+    "one-link": (
+        "There is only one heartbeat link: if it fails, the nodes lose each other.",
+        "Add a second medium, such as a serial cable, as [[heartbeat.link]].",
+    ),
+    "service-maintenance": ("{service} is in maintenance: hands off.", "When done: hostd maintenance off {service}"),
+    "service-stopped": ("{service} is stopped by the operator.", "When wanted: hostd start {service}"),
+    "service-blocked": (
+        "{service} could not be stopped on {node}: it may still run there, so nobody else starts it.",
+        "Stop it by hand on {node}, then: hostd cleanup {service}",
+    ),
+    "service-unknown": (
+        "It is not known whether {service} runs on {node}.",
+        "It is being probed; if this lasts, see: hostd why {service}",
+    ),
+    "service-failed": (
+        "{service} runs nowhere: it failed for good on {node}.",
+        "Cure the cause (hostd why {service}), then: hostd cleanup {service}",
+    ),
+    "service-failed-on": (
+        "{service} failed for good on {node} and cannot run there.",
+        "Cure the cause there (hostd why {service}), then: hostd cleanup {service}",
+    ),
+    "service-down": ("{service} runs nowhere: {because}.", "See: hostd why {service}"),
+    "service-degraded": ("{service} serves, but its monitor says that somebody should look.", "See its own log."),
+    "address-unverified": (
+        "No neighbour was seen to reach {address} ({service}) at {node}.",
+        "Try it from a client; check switch and gateway (ARP filters, port security).",
+    ),
+    "address-conflict": (
+        "Another station ({station}) claims {address}.",
+        "Find the machine with this hardware address and take the address off it.",
+    ),
+    "config-differs": (
+        "conf.d differs between the nodes: {what}.",
+        "Copy conf.d from the node that is right to the other, and restart hostd there (hostd detach).",
+    ),
+    "release-differs": ("{node} runs hostd {theirs}, this node {ours}.", "Upgrade the older one: hostd detach."),
+    "no-fencing": (
+        "No fencing: if all links fail while both nodes live, only the ARP guard keeps a service on one node.",
+        "Add [fencing] with a power switch or IPMI to conf.d.",
+    ),
+    "fencing-failed": (
+        "Fencing failed: {detail}.",
+        "See to the device; or switch off the node and: hostd confirm-down NODE",
+    ),
+    "no-heart": ("No heartbeats are sent: {detail}.", "It is started again at once; if this lasts, see the log."),
+    "no-realtime": (
+        "No real-time scheduling: heartbeats may be late on a busy machine (deadtime is {deadtime_ms} ms).",
+        "Give the service CAP_SYS_NICE and rt_runtime, or keep deadtime at 2 s or more.",
+    ),
+    "wishes-unsaved": (
+        "Orders to stop, standby or move are not on the disk: {detail}.",
+        "See to the disk; a restart of both nodes would forget them.",
+    ),
+    "records-lost": ("{count} steps are missing in the flight recorder: the disk was too slow.", "See to the disk."),
+}
+
+_DIRECTIONS: Final = {
+    "both": "nothing is heard on it in either direction",
+    "receive": "{node} hears us, and we do not hear it",
+    "send": "we hear {node}, and it does not hear us",
+}
+
+
+def with_texts(status: Status) -> Status:
+    """The same status, its problems with text and cure."""
+    return msgspec.structs.replace(status, problems=tuple(_with_text(problem) for problem in status.problems))
+
+
+def _with_text(problem: Problem) -> Problem:
+    about = dict(problem.about)
+    if problem.code == "link-down":
+        about["said"] = _DIRECTIONS[about["direction"]].format_map(about)
+        if about["carrier"] == "down":
+            about["said"] += " (no carrier)"
+    if problem.code == "config-differs":
+        about["what"] = f"service {about['service']}" if about["service"] else "nodes, fencing or lease"
+    if problem.code == "service-down":
+        about["because"] = because(about["why"])
+    text, cure = _PROBLEMS[problem.code]
+    return msgspec.structs.replace(problem, text=text.format_map(about), cure=cure.format_map(about))
+
+
+def because(name: str) -> str:
+    """The sentence of a cause by its name in the status."""
+    return WHY[Why[name.upper()]] if name else "its node has not been chosen yet"
+
+
+def refusal(reason: Refusal, command: AnyCommand) -> tuple[str, ExitCode]:
+    """Why an order was not taken, and the exit code for it."""
+    text, code = _REFUSALS[reason]
+    service, node = getattr(command, "service", ""), getattr(command, "node", "")
+    text = text.replace("SERVICE", service or "SERVICE").replace("NODE", node or "NODE")
+    subject = service or node
+    return (f"{subject}: {text}" if subject else text), code
+
+
+def unreachable(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"{path}: permission denied; use sudo, or become a member of group hostd"
+    return (
+        f"hostd is not running here, or not answering ({path}: {getattr(error, 'strerror', None) or error})\n"
+        "see: systemctl status hostd; a daemon with another --runtime-dir needs the same option here"
+    )
+
+
+def rejected(answer: Rejected) -> str:
+    return {
+        "not-allowed": "the daemon talks to root and to members of group hostd only",
+        "bad-request": f"the daemon does not understand this command: {answer.detail}\n"
+        "(another release of hostd? restart it: hostd detach)",
+        "busy": "too many commands at once; try again",
+        "too-slow": "the daemon did not answer in time; see its log",
+        "unknown-service": f"{answer.detail}: there is no service of this name; `hostd status` lists them",
+    }[answer.reason]
+
+
+def fact(what: AnyFact) -> str:
+    """One fact of the timeline, without its time and node."""
+    match what:
+        case PhaseChanged():
+            return _phase(what)
+        case LinkTurned():
+            heard = "the other node" if what.direction is LinkDirection.RECEIVE else "the other node hears us"
+            if what.direction is LinkDirection.RECEIVE:
+                return f"link {what.link}: {heard} is {'heard' if what.up else 'no longer heard'}"
+            return f"link {what.link}: {heard if what.up else 'the other node no longer hears us'}"
+        case LinkOpened():
+            state = "is open" if what.usable else "cannot be used"
+            return f"link {what.link} {state}" + (f": {what.detail}" if what.detail else "")
+        case ServiceAssigned():
+            where = ", ".join(what.owners) or "no node"
+            return f"{what.service} is assigned to {where}: {WHY[what.why]}"
+        case ServiceTurned():
+            return f"{what.service} {STATES[what.state]}: {WHY[what.why]}" + (
+                f" ({what.detail})" if what.detail else ""
+            )
+        case ResourceTurned():
+            detail = f" ({what.detail})" if what.detail else ""
+            return f"{what.service}: {what.resource} {what.state.name.lower()}{detail}"
+        case AddressChecked():
+            found = "was seen to arrive here" if what.verified else "was not seen to arrive here"
+            return f"traffic for {what.address} {found}" + (f" ({what.detail})" if what.detail else "")
+        case AddressDisputed():
+            return f"station {what.station} claims {what.address}, too"
+        case ClearanceTurned():
+            act = "asks whether the other node is off" if what.asked else CLEARANCES[what.clearance]
+            return f"clearance: {act}" + (f" ({what.detail})" if what.detail else "")
+        case PauseNoticed():
+            return f"this node was itself frozen for {what.paused_ms} ms"
+        case WishTaken():
+            wish = what.wish
+            return _wish(wish.kind, wish.subject, wish.value) + f" (asked on {wish.node})"
+        case PlansDiffer():
+            return f"conf.d differs between the nodes: {what.service or 'nodes, fencing or lease'}"
+        case _:
+            assert_never(what)
+
+
+def _phase(what: PhaseChanged) -> str:
+    text = PHASES[what.phase]
+    if what.phase is Phase.MEMBER:
+        text = f"is a member of view {what.view}" if what.confirmed else f"accepted view {what.view}"
+    return f"{text}: {WHY[what.why]}"
+
+
+def _wish(kind: WishKind, subject: str, value: str) -> str:
+    what = subject or "everything"
+    match kind:
+        case WishKind.STOPPED:
+            return f"operator: {'stop' if value else 'start'} {what}"
+        case WishKind.STANDBY:
+            return f"operator: {what} {'to standby' if value else 'online'}"
+        case WishKind.MAINTENANCE:
+            return f"operator: maintenance {'on' if value else 'off'} for {what}"
+        case WishKind.MOVED:
+            return f"operator: {what} is to stay on {value}" if value else f"{what}: the move is over"
+        case WishKind.CLEANUP:
+            return f"operator: forget the failures of {what}"
+        case _:
+            assert_never(kind)
+
+
+def span(seconds: float) -> str:
+    """A length of time in at most two units: ``3 h 12 min``, ``40 ms``."""
+    if seconds < 1:
+        return f"{max(0, round(seconds * 1_000))} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def seconds_since(iso: str) -> float:
+    """Seconds since a time of the status (``2026-01-01T00:00:00Z``)."""
+    at = datetime.datetime.fromisoformat(iso)
+    return max(0.0, (datetime.datetime.now(datetime.UTC) - at).total_seconds())

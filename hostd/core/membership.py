@@ -1,0 +1,185 @@
+"""Where do we stand?  Brings together who is heard (``peers``), the pair's table
+(``pair``) and the search for clearance (``fencing``), and decides what an own
+pause or another's claim to one of our addresses means.
+
+Refuses to know how services are assigned and climbed.
+"""
+
+from hostd.core import situation
+from hostd.core.assignments import Assignments
+from hostd.core.effects import (
+    AddressDisputed,
+    AnyEffect,
+    ExitKind,
+    PauseNoticed,
+    PhaseChanged,
+    Refusal,
+    RenewIncarnation,
+    Tell,
+)
+from hostd.core.events import ForeignClaim
+from hostd.core.fencing import Need
+from hostd.core.pair import CLEARED, Sight, Turn
+from hostd.core.state import LAST_WORDS, State
+from hostd.core.terms import Clearance, Incarnation, Mode, Phase, ServiceState, Why
+
+
+def notice_pause(state: State, now_ms: int, gap_ms: int) -> list[AnyEffect]:
+    """We were away: judge nobody by silence from before; without fencing and
+    for longer than deadtime, another node may have taken over (section 5)."""
+    deadtime_ms = state.plan.timers.deadtime_ms
+    if gap_ms <= deadtime_ms // 2:
+        return []
+    state.peers.listen_anew(now_ms, hearing=state.peers.hearing)
+    effects: list[AnyEffect] = [Tell(PauseNoticed(gap_ms))]
+    if gap_ms > deadtime_ms and not state.fencing and state.pair.phase is not Phase.LEFT:
+        for ladder in state.ladders.values():
+            effects += ladder.drop_addresses(state.ids)
+        effects += entered(state, now_ms, state.pair.fall_back(Why.PAUSED))
+    return effects
+
+
+def take_claim(state: State, now_ms: int, claim: ForeignClaim) -> list[AnyEffect]:
+    """Somebody else says that he has an address of ours.  If it is the peer
+    and we hear it, its phase decides; if we do not hear it, the second in
+    order gives way, but not before a frame could have come."""
+    for ladder in state.ladders.values():
+        if claim.address not in ladder.addresses_up:
+            continue
+        last = state.peers.last_word
+        if last is not None and claim.station in last.stations:
+            wait_ms = 2 * state.plan.timers.keepalive_ms
+            state.disputed_at_ms.setdefault(ladder.service.name, now_ms + wait_ms)
+        for rung in ladder.rungs:
+            if rung.resource.address == claim.address and rung.announce_id is None:
+                rung.announced = False  # say again that it is ours
+        return [Tell(AddressDisputed(claim.address, claim.station))]
+    return []
+
+
+def settle_disputes(state: State, now_ms: int) -> None:
+    for name, due_at_ms in list(state.disputed_at_ms.items()):
+        if state.peers.is_heard(now_ms):
+            del state.disputed_at_ms[name]
+        elif now_ms >= due_at_ms:
+            del state.disputed_at_ms[name]
+            if not state.plan.is_first(state.me):
+                state.yielding[name] = True
+
+
+def confirm_down(state: State, now_ms: int, node: str) -> Refusal | None:
+    if node == state.me:
+        return Refusal.CONFIRM_OWN_NODE
+    if node != state.peer:
+        return Refusal.UNKNOWN_NODE
+    if state.peers.is_heard(now_ms):
+        return Refusal.PEER_IS_HEARD
+    if state.pair.phase is Phase.ALONE:
+        state.clearance = Clearance.CONFIRMED
+        state.pair.settled = max(state.pair.settled, state.peers.incarnation)
+        state.peers.declare_dead(state.peers.incarnation)
+    else:
+        state.confirmed_down = True
+    return None
+
+
+def turn(state: State, now_ms: int) -> list[AnyEffect]:
+    """Membership: seek clearance if that is called for, then decide the phase."""
+    effects = state.clearing.seek(now_ms, need(state, now_ms), state.ids)
+    if state.renewing or state.pair.phase is Phase.LEFT:
+        return effects
+    if may_leave(state, now_ms):
+        return [*effects, *entered(state, now_ms, state.pair.leave())]
+    seen = sight(state, now_ms)
+    turn = state.pair.decide(seen)
+    if turn is None:
+        return effects
+    if turn.phase is Phase.ALONE:
+        state.clearance = seen.clearance if turn.why in CLEARED.values() else Clearance.NONE
+        table = state.orders
+        state.address_fell_silent = situation.peer_had_address(state.plan, state.peer, seen.last_word, table)
+        if state.clearance in (Clearance.FENCED, Clearance.CONFIRMED):
+            state.peers.declare_dead(seen.cleared)
+    return [*effects, *entered(state, now_ms, turn)]
+
+
+def entered(state: State, now_ms: int, turn: Turn) -> list[AnyEffect]:
+    effects: list[AnyEffect] = [Tell(PhaseChanged(turn.phase, turn.confirmed, state.pair.view, turn.why))]
+    if turn.phase is not Phase.ALONE:
+        state.clearance = Clearance.NONE
+    if turn.phase not in (Phase.STARTUP_FENCING, Phase.JOINING, Phase.PEER_LOST):
+        state.confirmed_down = False
+    if turn.phase is Phase.JOINING:
+        state.orders = {}
+    if turn.yields and not state.renewing:
+        state.renewing = True
+        effects.append(RenewIncarnation())
+    if turn.phase is Phase.LEFT:
+        state.exit_kind = ExitKind.LEFT
+        state.exit_at_ms = now_ms + LAST_WORDS * state.plan.timers.keepalive_ms
+    return effects
+
+
+def sight(state: State, now_ms: int) -> Sight:
+    word = state.peers.word(now_ms)
+    unknown = any(ladder.state is ServiceState.UNKNOWN for ladder in state.ladders.values())
+    same_nodes = word is None or word.nodes == state.plan.nodes
+    blocked = word is not None and any(r.state is ServiceState.BLOCKED for r in word.services.values())
+    clearance, cleared = state.clearing.obtained, state.clearing.cleared
+    if state.confirmed_down and word is None:
+        clearance, cleared = Clearance.CONFIRMED, state.peers.incarnation
+    return Sight(
+        incarnation=state.incarnation,
+        word=word,
+        last_word=state.peers.last_word,
+        peer_incarnation=state.peers.incarnation,
+        silence_ms=state.peers.silence_ms(now_ms),
+        silence_limit_ms=state.peers.silence_limit_ms(),
+        clearance=clearance,
+        cleared=cleared,
+        may_form=not unknown and same_nodes and state.mode is Mode.ACTIVE,
+        peer_blocked=blocked and state.fencing,
+    )
+
+
+def need(state: State, now_ms: int) -> Need:
+    quiet = state.peers.silence_ms(now_ms) >= state.plan.timers.warntime_ms or state.peers.power_seen_to_go
+    last = state.peers.last_word
+    mine = sum(not ladder.state.is_stopped for ladder in state.ladders.values())
+    theirs = sum(situation.runs_there(r) for r in last.services.values()) if last else 0
+    spares = mine < theirs or (mine == theirs and not state.plan.is_first(state.me))
+    return Need(
+        seeking=state.pair.seeks_clearance,
+        startup=state.pair.phase is Phase.STARTUP_FENCING,
+        early=state.pair.is_confirmed and quiet,
+        devices=state.fencing,
+        peer=state.peer,
+        incarnation=state.peers.incarnation,
+        addresses=situation.addresses_not_here(state.plan, state.ladders),
+        delay_ms=state.plan.fence_delay_ms if spares else 0,
+        said_goodbye=situation.said_goodbye(state.peer, last, state.orders),
+    )
+
+
+def may_leave(state: State, now_ms: int) -> bool:
+    if state.mode is not Mode.LEAVING:
+        return False
+    if not all(ladder.state.is_stopped for ladder in state.ladders.values()):
+        return False
+    if not state.pair.is_confirmed:
+        return True
+    mine = any(state.me in assignment.owners for assignment in state.orders.values())
+    return not mine and set(state.orders) == set(state.ladders)
+
+
+def begin_life(state: State, now_ms: int, incarnation: Incarnation) -> None:
+    assert incarnation > state.incarnation, (incarnation, state.incarnation)
+    state.incarnation = incarnation
+    state.renewing = False
+    state.pair.begin_life()
+    state.assignments = Assignments(state.plan)
+    state.orders = {}
+    state.peers.forget_echoes()
+    state.peers.listen_anew(now_ms, hearing=state.peers.hearing)
+    for ladder in state.ladders.values():
+        ladder.obeyed = type(ladder.obeyed)(0, 0)

@@ -1,0 +1,67 @@
+"""What is to be done with a service here?  Decides the order for one ladder from
+the phase, the assignment, and what the service needs or is needed by.
+
+Refuses to know rungs and actions.
+"""
+
+from hostd.core import situation
+from hostd.core.plan import Service
+from hostd.core.services import Ladder, Order, Want
+from hostd.core.state import State
+from hostd.core.terms import Clearance, Mode, Phase, ServiceState, Why
+
+
+def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
+    """The order for one service here (the table of PROTOCOL.md section 2, last column)."""
+    phase = state.pair.phase
+    free = all(
+        state.ladders[other.name].state.is_stopped for other in state.plan.services if service.name in other.requires
+    )
+    if not ladder.state.is_stopped and peer_has_it(state, now_ms, service):
+        state.yielding[service.name] = True
+    if service.name in state.yielding:
+        return Want(Order.YIELD, Why.PEER_ALONE, free=free)
+    if state.wishes.in_maintenance(service.name) and state.mode is not Mode.LEAVING:
+        return Want(Order.FREEZE, Why.MAINTENANCE)
+    if phase is Phase.LEFT or state.mode is Mode.RESTARTING:
+        return Want(Order.HOLD, Why.NODE_LEAVING)
+    if state.mode is Mode.LEAVING and not state.pair.is_confirmed:
+        return Want(Order.STOP, Why.NODE_LEAVING, free=free)
+    if phase is Phase.PEER_LOST:
+        return Want(Order.HOLD if state.fencing else Order.UNDO, Why.PEER_SILENT, free=free)
+    if not state.pair.is_confirmed and phase is not Phase.ALONE:
+        return Want(Order.HOLD, Why.STARTED, free=free)
+    assignment = state.orders.get(service.name)
+    decision = state.decisions.get(service.name)
+    if assignment is None or state.me not in assignment.owners:
+        why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
+        return Want(Order.STOP if assignment is not None else Order.HOLD, why, free=free)
+    needs = [state.ladders[name] for name in service.requires]
+    if not ladder.state.is_stopped and not all(need.serves for need in needs):
+        return Want(Order.STOP, Why.REQUIREMENT_MISSING, free=free)
+    ready = all(need.state is ServiceState.RUNNING for need in needs) and all(
+        is_settled(state, now_ms, name) for name in service.after
+    )
+    why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
+    guard = state.clearance not in (Clearance.FENCED, Clearance.CONFIRMED) or phase is not Phase.ALONE
+    return Want(Order.RUN, why, guard=guard, ready=ready, free=free)
+
+
+def peer_has_it(state: State, now_ms: int, service: Service) -> bool:
+    """While we are JOINING, a peer that is ALONE runs what we still run too."""
+    if service.everywhere or state.pair.phase is not Phase.JOINING:
+        return False
+    word = state.peers.word(now_ms)
+    return word is not None and word.phase is Phase.ALONE and situation.runs_there(word.services.get(service.name))
+
+
+def is_settled(state: State, now_ms: int, name: str) -> bool:
+    """For ``after``: it runs somewhere, or it is not going to."""
+    last = state.peers.last_word
+    theirs = last.services.get(name) if last is not None and state.pair.is_confirmed else None
+    states = [state.ladders[name].state, *([theirs.state] if theirs is not None else [])]
+    assignment = state.orders.get(name)
+    if assignment is None or not assignment.owners:
+        return True
+    done = (ServiceState.RUNNING, ServiceState.FAILED, ServiceState.BLOCKED)
+    return any(state in done for state in states)
