@@ -83,6 +83,8 @@ def detach(parent: int, output: int, keep: int) -> None:
     os.dup2(output, 2, inheritable=True)
     os.dup2(kept, _ANSWER_FD, inheritable=False)
     os.closerange(_ANSWER_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115 - as long as we live
+    sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115 - likewise
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with contextlib.suppress(PermissionError):  # not root: then nobody was exempt either
@@ -95,10 +97,12 @@ def detach(parent: int, output: int, keep: int) -> None:
 
 def run(agent: Agent, task: Task) -> NoReturn:
     """Run the action, hand back the answer and end this process.  Call after :func:`detach`."""
-    faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=True)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(message)s", force=True
-    )
+    faulthandler.register(STACK_SIGNAL, file=2, all_threads=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]  # not closed, the host's: their files are gone already
+    root.setLevel(logging.DEBUG)
     resource = Resource(
         name=task.name,
         node=task.node,

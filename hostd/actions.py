@@ -21,6 +21,7 @@ import secrets
 import selectors
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -289,8 +290,8 @@ class Actions:
             assert own is not None
             self._records.write(msgspec.structs.replace(running.record, pid=own.pid, started=own.started))
             action_child.run(agent, task)
-        except BaseException as error:  # noqa: BLE001 - the edge: the host's stack must not be unwound in a child
-            os.write(2, f"the action could not begin: {error!r}\n".encode())
+        except BaseException:  # noqa: BLE001 - the edge: the host's stack must not be unwound in a child
+            os.write(2, f"the action could not begin: {traceback.format_exc()}\n".encode())
         os._exit(70)  # EX_SOFTWARE: no answer was written, and the host says so
 
     def _child_ended(self, running: _Running) -> None:

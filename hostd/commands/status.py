@@ -28,9 +28,7 @@ _COLOURS: Final = {
 
 
 def register(subparsers: Any) -> None:
-    parser = options.add(
-        subparsers, "status", "nodes, links, services, problems; works on any node", epilog=EPILOG
-    )
+    parser = options.add(subparsers, "status", "nodes, links, services, problems; works on any node", epilog=EPILOG)
     parser.add_argument("--json", action="store_true", help="facts for tools (schema 1)")
     parser.add_argument(
         "--watch", nargs="?", type=float, const=1.0, metavar="S", help="redraw every S seconds (default 1)"
@@ -132,9 +130,7 @@ def _links(name: str, node: NodeStatus, paper: Paper) -> None:
         receive, send = ("yes" if way == "up" else "NO" for way in (state.receive, state.send))
         heard = "never" if state.last_heard_ms is None else sentences.span(state.last_heard_ms / 1_000) + " ago"
         late = "-" if state.late_max_ms is None else f"{state.late_max_ms} ms"
-        rows.append(
-            [(link, ""), (receive, _COLOURS[receive]), (send, _COLOURS[send]), (heard, ""), (late, "")]
-        )
+        rows.append([(link, ""), (receive, _COLOURS[receive]), (send, _COLOURS[send]), (heard, ""), (late, "")])
     paper.table([f"LINK TO {name}", "HEARD HERE", "HEARD THERE", "LAST HEARD", "WORST DELAY"], rows)
 
 

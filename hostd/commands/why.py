@@ -55,9 +55,7 @@ def run(namespace: argparse.Namespace) -> int:
             "service": answer.service,
             "status": plain(service),
             "because": sentences.because(service.why),
-            "chain": [
-                {"at": entry.at, "node": entry.node, "text": sentences.fact(entry.fact)} for entry in chain
-            ],
+            "chain": [{"at": entry.at, "node": entry.node, "text": sentences.fact(entry.fact)} for entry in chain],
         }
         print(json.dumps(facts, indent=2))
     else:

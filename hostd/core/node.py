@@ -107,7 +107,7 @@ class Node(State):
         times += [ladder.deadline_at_ms() for ladder in self.ladders.values()]
         times += [self.leases.deadline_at_ms(), *self.disputed_at_ms.values()]
         times += [duties.failback_at_ms(self, name) for name in self.failback_since]
-        return min((max(at, now_ms + 1) for at in times if at is not None), default=None)
+        return min((at for at in times if at is not None and at > now_ms), default=None)
 
     # -- events ------------------------------------------------------------------------
 

@@ -324,7 +324,7 @@ class Pair:
             stands = (
                 self.invitation is not None
                 and self.invitation.to == word.incarnation
-                and self.invitation.view > max(word.view_max, self.view_max)
+                and self.invitation.view > max(word.view, self.view_max)
             )
             if not stands:
                 self.invitation = Invitation(self._next_view(), word.incarnation)

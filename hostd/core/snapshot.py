@@ -108,7 +108,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     release: str = ""
     """The version of hostd."""
     view_max: int = 0
-    """The highest view number this node has ever seen."""
+    """The highest view number this node has ever seen, so that a new one is higher.
+    ``view`` is the highest that it has held or accepted in this incarnation."""
     nodes: tuple[str, ...] = ()
     """The node names in this node's configured order."""
 

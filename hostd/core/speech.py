@@ -47,7 +47,7 @@ def publish(state: State, now_ms: int) -> list[AnyEffect]:
         fencing=state.plan.fencing,
         stations=state.stations,
         release=state.release,
-        view_max=max(state.pair.view_max, state.pair.view_seen),
+        view_max=state.pair.view_seen,
         nodes=state.plan.nodes,
     )
     if said == state.said:

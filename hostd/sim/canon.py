@@ -18,7 +18,7 @@ from hostd.core.effects import AnyEffect
 from hostd.core.events import AnyEvent
 from hostd.core.snapshot import Snapshot, encode
 
-AGE_MAX_MS: Final = 6_000
+AGE_MAX_MS: Final = 4_000
 
 LEFT_OUT: Final = frozenset(
     {"plan", "ids", "version", "told", "said", "send_told", "detail", "differing_told", "release", "since_at_ms",
@@ -48,7 +48,7 @@ class Engine:
     def load(self, core: int) -> tuple[Any, int]:
         """A fresh copy of the core of that name, and its time."""
         body, now_ms = self._cores[core]
-        return pickle.loads(body), now_ms  # noqa: S301 - written by this process a moment ago
+        return pickle.loads(body), now_ms
 
     def new(self, make: Callable[[], Any]) -> int:
         """Name a core that has not been stepped yet."""

@@ -95,7 +95,16 @@ class Hands:
     """The hands of one machine."""
 
     __slots__ = (
-        "addresses", "adding", "fences", "flights", "machine", "probes", "recorded", "rng", "truth", "world",
+        "adding",
+        "addresses",
+        "fences",
+        "flights",
+        "machine",
+        "probes",
+        "recorded",
+        "rng",
+        "truth",
+        "world",
     )  # fmt: skip
 
     def __init__(self, world: World, machine: Machine) -> None:

@@ -269,5 +269,3 @@ class Judge:
 
     def said(self, node: str) -> Snapshot | None:
         return self._seen.get(node)
-
-

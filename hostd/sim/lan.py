@@ -23,7 +23,7 @@ class Lan:
     __slots__ = ("blocked", "cut", "strangers")
 
     def __init__(self, plan: Plan) -> None:
-        self.cut: dict[str, bool] = {node: False for node in plan.nodes}
+        self.cut: dict[str, bool] = dict.fromkeys(plan.nodes, False)
         self.blocked = False
         """ARP does not pass between the nodes, though each sees the gateway."""
         self.strangers: dict[str, bool] = {}

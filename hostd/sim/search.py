@@ -15,6 +15,7 @@ the node is ALONE or a confirmed member.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -39,6 +40,7 @@ from hostd.core.events import (
     AddressFinished,
     AddressOutcome,
     AddressVerified,
+    AnyCommand,
     AnyEvent,
     FenceFinished,
     FrameReceived,
@@ -69,8 +71,10 @@ UNNUMBERED: Final = -1
 class Budget(NamedTuple):
     """How many of each misfortune the world may still spend."""
 
+    boots: int = 3
+    """Times that a node is switched on."""
     crashes: int = 1
-    """Power cuts."""
+    """Power cuts; a shot is none."""
     kills: int = 1
     """Of hostd alone: the service stays, a new life begins at once."""
     cuts: int = 1
@@ -172,7 +176,7 @@ class Search:
     def __init__(self, plan: Plan, make: Callable[[Plan, str], Any]) -> None:
         self.plan = plan
         self.engine = Engine(START_MS)
-        self.fresh = tuple(self.engine.new(lambda name=name: make(plan, name)) for name in plan.nodes)
+        self.fresh = tuple(self.engine.new(partial(make, plan, name)) for name in plan.nodes)
         self.address = next((a for s in plan.services for a in s.addresses), "")
 
     def run(self, budget: Budget, *, states_max: int, seconds_max: float) -> Finding:
@@ -181,7 +185,8 @@ class Search:
         start = State(left=budget)
         seen: dict[State, tuple[State, str] | None] = {start: None}
         waiting = deque([start])
-        harm, path = "", ()
+        harm = ""
+        path: tuple[str, ...] = ()
         while waiting and not harm and len(seen) < states_max and time.monotonic() - began < seconds_max:
             state = waiting.popleft()
             for name, act in self.moves(state):
@@ -215,20 +220,22 @@ class Search:
             node, cell = self.plan.nodes[i], state.cells[i]
             yield from self._chances(state, i, node)
             if not cell.powered:
-                yield f"{node} boots", lambda i=i: self._boot(state, i)
+                if left.boots:
+                    spent = state._replace(left=left._replace(boots=left.boots - 1))
+                    yield f"{node} boots", partial(self._boot, spent, i)
                 continue
             if left.crashes:
                 spent = left._replace(crashes=left.crashes - 1)
-                yield f"{node} loses power", lambda i=i, s=spent: _put(state._replace(left=s), i, _off(state.cells[i]))
+                yield f"{node} loses power", partial(_put, state._replace(left=spent), i, _off(cell))
             if cell.asleep:
-                yield f"{node} starts hostd", lambda i=i: self._begin(state, i)
+                yield f"{node} starts hostd", partial(self._begin, state, i)
                 continue
             if left.kills:
                 spent = left._replace(kills=left.kills - 1)
-                yield f"{node} hostd killed", lambda i=i, s=spent: self._begin(state._replace(left=s), i)
+                yield f"{node} hostd killed", partial(self._begin, state._replace(left=spent), i)
             sender = state.cells[1 - i]
             if sender.powered and not sender.asleep and not state.cut[1 - i]:
-                yield f"{node} hears", lambda i=i: self._hear(state, i)
+                yield f"{node} hears", partial(self._hear, state, i)
             for k, waiting in enumerate(cell.open):
                 yield from self._outcomes(state, i, k, waiting)
 
@@ -237,10 +244,10 @@ class Search:
         if state.cut[i]:
             yield f"line mended {node} to {peer}", lambda: state._replace(cut=_at(state.cut, i, False))
         elif left.cuts:
-            spent = state._replace(left=left._replace(cuts=left.cuts - 1))
-            yield f"line cut {node} to {peer}", lambda: spent._replace(cut=_at(state.cut, i, True))
+            torn = state._replace(left=left._replace(cuts=left.cuts - 1), cut=_at(state.cut, i, True))
+            yield f"line cut {node} to {peer}", lambda: torn
             if i == 0:
-                yield "line cut both ways", lambda: spent._replace(cut=(True, True))
+                yield "line cut both ways", lambda: torn._replace(cut=(True, True))
         letter = state.letters[i]
         if letter is not None and state.cells[1 - i].powered and not state.cells[1 - i].asleep:
             yield f"{peer} gets the old frame", lambda: self._late(state, 1 - i, letter)
@@ -248,18 +255,24 @@ class Search:
             return
         if left.late and letter is None and cell.said:
             kept = Letter(cell.said, cell.heard)
-            spent = state._replace(left=left._replace(late=left.late - 1))
-            yield f"a frame of {node} is kept", lambda: spent._replace(letters=_at(state.letters, i, kept))
+            held = state._replace(left=left._replace(late=left.late - 1), letters=_at(state.letters, i, kept))
+            yield f"a frame of {node} is kept", lambda: held
         if left.deaths and cell.active and not _starting(cell):
             spent = state._replace(left=left._replace(deaths=left.deaths - 1))
             yield f"web dies on {node}", lambda: self._dies(spent, i)
-        for budget, count in (("moves", left.moves), ("leaves", left.leaves)):
-            if count:
-                spent = state._replace(left=left._replace(**{budget: count - 1}))
-                command = MoveService("web") if budget == "moves" else Leave()
-                yield f"{budget} asked on {node}", lambda s=spent, c=command: self._step(
-                    s, i, ("ask", type(c).__name__), 0, lambda _n, _t: OperatorAsked(1, c)
-                )
+        if left.moves:
+            yield (
+                f"{node} is asked to move it",
+                partial(self._ask, state._replace(left=left._replace(moves=left.moves - 1)), i, MoveService("web")),
+            )
+        if left.leaves:
+            yield (
+                f"{node} is asked to leave",
+                partial(self._ask, state._replace(left=left._replace(leaves=left.leaves - 1)), i, Leave()),
+            )
+
+    def _ask(self, state: State, i: int, command: AnyCommand) -> State:
+        return self._step(state, i, ("ask", command), 0, lambda _n, _t: OperatorAsked(1, command))
 
     def _outcomes(self, state: State, i: int, k: int, waiting: Open) -> Iterator[tuple[str, Callable[[], State]]]:
         node, effect = self.plan.nodes[i], waiting.effect
@@ -409,9 +422,7 @@ class Search:
                 answered = (self.address,) if taken else ()
                 return self._answer(state, i, k, ("probed", taken), lambda n: ProbeFinished(n, True, answered))
             case AddAddress(guard=True) if taken:
-                return self._answer(
-                    state, i, k, "conflict", lambda n: AddressFinished(n, AddressOutcome.CONFLICT)
-                )
+                return self._answer(state, i, k, "conflict", lambda n: AddressFinished(n, AddressOutcome.CONFLICT))
             case AddAddress():
                 state = _put(state, i, cell._replace(held=True))
                 return self._answer(state, i, k, "added", lambda n: AddressFinished(n, AddressOutcome.DONE))
@@ -435,9 +446,7 @@ class Search:
 
     # -- the core ----------------------------------------------------------------------
 
-    def _step(
-        self, state: State, i: int, key: Any, passed_ms: int, event_of: Callable[[Any, int], AnyEvent]
-    ) -> State:
+    def _step(self, state: State, i: int, key: Any, passed_ms: int, event_of: Callable[[Any, int], AnyEvent]) -> State:
         """Step one core and carry out what it asks for."""
         cell = state.cells[i]
         core, effects, given = self.engine.step(cell.core, key, passed_ms, event_of)

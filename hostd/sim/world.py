@@ -45,16 +45,14 @@ class World:
         self.queue = Queue()
         self.rng = random.Random(f"world {seed}")
         self.lan = Lan(plan)
-        self.media = [
-            Medium(i, link.name, link.direct, self.queue, self.rng) for i, link in enumerate(plan.links)
-        ]
+        self.media = [Medium(i, link.name, link.direct, self.queue, self.rng) for i, link in enumerate(plan.links)]
         self.conduct: dict[tuple[str, str, Action], f.Conduct] = {}
         self.durations = {
             (s.name, action): self.rng.randrange(*span)
             for s in plan.services
             for action, span in ((Action.START, (80, 900)), (Action.STOP, (40, 600)), (Action.MONITOR, (5, 60)))
         }
-        self.devices: dict[str, f.Conduct] = {node: f.Conduct.WELL for node in plan.nodes}
+        self.devices: dict[str, f.Conduct] = dict.fromkeys(plan.nodes, f.Conduct.WELL)
         self.lies: dict[str, bool] = {}
         self.restart_detached = False
         self.good_since_ms: list[int | None] = [0 for _ in self.media]

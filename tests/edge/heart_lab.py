@@ -200,6 +200,11 @@ class Puppet:
         self.listen()
         return [frame.payload for _, frame in self.frames if isinstance(frame.payload, wire.Heartbeat)]
 
+    @property
+    def newest(self) -> wire.Stamp:
+        self.listen()
+        return self.opener.newest
+
     def parts(self) -> list[wire.Part]:
         self.listen()
         return [frame.payload for _, frame in self.frames if isinstance(frame.payload, wire.Part)]

@@ -1,6 +1,8 @@
 """The beating process: when it speaks, what it says, and what nobody can make it do."""
 
+import itertools
 import os
+import select
 import signal
 import time
 
@@ -32,8 +34,12 @@ def puppet(site: Pair):
 
 @pytest.fixture
 def alpha(site: Pair):
-    """A heart with one UDP link."""
-    return site.heart("alpha", [udp_link("alpha")])
+    """A heart with one UDP link, which is open."""
+    node = site.heart("alpha", [udp_link("alpha")])
+    witness = node.fork_brain()
+    wait(lambda: bool(witness.all(messages.LinkState)), "the heart does not run")
+    witness.end.close()
+    return node
 
 
 def wait(claim, what, seconds=5.0):
@@ -127,9 +133,9 @@ def test_a_new_brain_speaks_for_a_new_life_at_once(site, alpha, puppet):
     wait(lambda: any(beat.brain_gone for beat in puppet.beats()), "it was never said")
     alpha.boot += 1
     alpha.wake()
-    site.until(lambda: puppet.opener.newest.incarnation == alpha.incarnation, "the new life was not heard")
+    site.until(lambda: puppet.newest.incarnation == alpha.incarnation, "the new life was not heard")
     stamps = [at for at, _ in puppet.frames]
-    assert max(b - a for a, b in zip(stamps, stamps[1:], strict=False)) < TIMERS.warntime_ms
+    assert max(b - a for a, b in itertools.pairwise(stamps)) < TIMERS.warntime_ms
     assert not puppet.beats()[-1].brain_gone
 
 
@@ -137,9 +143,9 @@ def test_every_identification_draws_a_new_salt(site, alpha, puppet):
     """The same incarnation twice: a higher generation, a sequence from 1."""
     brain = alpha.wake()
     site.until(lambda: bool(puppet.beats()), "no beat")
-    before = puppet.opener.newest
+    before = puppet.newest
     brain.say(messages.Identify(alpha.incarnation))
-    site.until(lambda: puppet.opener.newest.generation > before.generation, "no new generation")
+    site.until(lambda: puppet.newest.generation > before.generation, "no new generation")
     first = next(f for _, f in puppet.frames if f.stamp.generation > before.generation)
     assert first.stamp.sequence == 1
 
@@ -188,7 +194,7 @@ def test_a_snapshot_goes_out_at_once_and_again_until_it_is_held(site, alpha, pup
     assert 3 <= rounds <= 11
     assembler = wire.Assembler()
     assert body in [assembler.add(alpha.incarnation, part) for part in puppet.parts()]
-    puppet.beat(wire.Heartbeat(1, echo=puppet.opener.newest, holds=2))
+    puppet.beat(wire.Heartbeat(1, echo=puppet.newest, holds=2))
     site.pass_time(0.1)
     puppet.forget()
     site.pass_time(0.3)
@@ -241,7 +247,7 @@ def test_an_echo_of_anything_but_our_present_life_is_none(site, alpha, puppet):
     """A one-way link, an earlier life, an earlier heart of this life, a frame never sent."""
     brain = alpha.wake()
     site.until(lambda: len(puppet.beats()) > 3, "no beats")
-    present = puppet.opener.newest
+    present = puppet.newest
     echoes = [
         wire.NOTHING_HEARD,
         present._replace(incarnation=Incarnation(0, 7)),
@@ -259,7 +265,7 @@ def test_after_a_new_life_old_echoes_count_no_more(site, alpha, puppet):
     """What the peer echoed before we restarted proves nothing of now."""
     alpha.wake()
     site.until(lambda: len(puppet.beats()) > 2, "no beats")
-    old = puppet.opener.newest
+    old = puppet.newest
     alpha.boot += 1
     alpha.brain.end.close()
     brain = alpha.wake()
@@ -374,8 +380,6 @@ def test_it_dies_with_its_host(site):
     finally:
         os.kill(host, signal.SIGKILL)
         os.waitpid(host, 0)
-    import select
-
     assert select.select([keeps], [], [], 5)[0], "the heart outlived its host"
     for fd in (reader, writer, keeps):
         os.close(fd)

@@ -1,0 +1,274 @@
+"""The story that ``./demo`` tells: two cables, one power cut, a takeover, a failback.
+
+Decides the order of the acts and what each must show to count as done.  What
+is said of services comes from the client and the observer on the LAN, who
+know nothing of hostd; what hostd says of itself is shown beside it.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from tests.lab.client import Ask, Client, Seen
+from tests.lab.cluster import CROSSOVER, SERIAL, Cluster, LabService, Settings, apache
+from tests.lab.environment import VENV
+from tests.lab.lab import Lab
+from tests.lab.node import Node
+from tests.lab.observer import Observer
+from tests.lab.probe_process import now_ms
+from tests.lab.show import BOLD, DIM, GREEN, RED, Show
+
+SERVICES = (
+    ("mysql", "clustnode2", "172.23.2.13"),
+    ("ldap", "clustnode1", "172.23.2.14"),
+    ("cyrus", "clustnode2", "172.23.2.15"),
+)
+"""The haresources of the mission: name, primary, address."""
+
+PICTURE = """
+              client 172.23.2.100                    gateway 172.23.2.1
+                     │                                       │
+   ──────────────────┴─────── client LAN 172.23.2.0/24 ──────┴──────────
+         │                                                 │
+     clustnode1 ══════════ crossover 192.168.1.x ══════ clustnode2
+         └ttyS0 ────────────── serial cable ───────────── ttyS0┘
+"""
+DEADTIME_S = 2.0
+REPORT_MAX_S = DEADTIME_S + 2.0  # deadtime, and what asking for the status costs on a busy machine
+OUTAGE_MAX_MS = 5_000  # deadtime, the guard's questions and an Apache's start, on a busy machine
+DOUBLE_MAX_MS = 50
+
+
+class Story:
+    """The acts, told to a Show.  Each returns normally; failures are counted by the Show."""
+
+    def __init__(self, show: Show, lab: Lab) -> None:
+        self.show, self.lab = show, lab
+        self.services: list[LabService] = [apache(lab, *service) for service in SERVICES]
+        self.cluster = Cluster(lab, self.services, Settings(timers={"initdead": "10s"}))
+        self.client: Client = lab.ask(*(Ask(s.name, s.address, http=True) for s in self.services))
+        self.observer: Observer = lab.observe(*(service.address for service in self.services))
+
+    def tell(self) -> None:
+        """The whole story; an act that fails ends it, since the next ones stand on it."""
+        acts: list[Callable[[], bool]] = [self.start, self.serial, self.crossover, self.power_cut, self.failback]
+        for act in acts:
+            if not act():
+                self.show.line()
+                self.show.text(self.cluster.picture())
+                return
+            self.show.pause()
+
+    # -- acts ----------------------------------------------------------------------
+
+    def start(self) -> bool:
+        show = self.show
+        show.part("two nodes, a client, three services, each with its own primary")
+        show.line(PICTURE.strip("\n"))
+        show.line()
+        for name, primary, address in SERVICES:
+            show.text(f"{primary} {address} {name}")
+        show.line()
+        show.pause()
+        self.cluster.start()
+        taken = show.watch("hostd starts on both nodes", self._all_on_primaries, within_s=30, picture=self._lamps)
+        if not show.verdict(taken is not None, "every service answers on its primary", seconds(taken)):
+            return False
+        paired = show.watch("both see each other", lambda: self._says_pair(self.lab.node1), within_s=20)
+        show.verdict(paired is not None, "the two nodes see each other online")
+        show.line()
+        show.look(lambda: self._status(self.lab.node1), for_s=show.pause_s)
+        return paired is not None
+
+    def serial(self) -> bool:
+        self.show.part("the serial cable is unplugged: nothing may move")
+        return self._cable(SERIAL, self.lab.serial.unplug, self.lab.serial.plug)
+
+    def crossover(self) -> bool:
+        self.show.part("the crossover cable is unplugged: nothing may move")
+        return self._cable(CROSSOVER, self.lab.pull_crossover, self.lab.plug_crossover)
+
+    def power_cut(self) -> bool:
+        show = self.show
+        show.part("the plug of clustnode2 is pulled, while the client keeps asking")
+        since_ms, wall, log_at = now_ms(), time.time(), self._log_size(self.lab.node1)
+        self.lab.power_off(self.lab.node2)
+        taken = show.watch(
+            "clustnode1 takes over", lambda: self._all_on(self.lab.node1), within_s=30, picture=self._lamps
+        )
+        self.client.settle()
+        seen = self.client.see_all(since_ms - 500)
+        show.timeline(self._timeline(since_ms, wall, log_at, seen))
+        show.line()
+        ok = show.verdict(taken is not None, "clustnode1 serves all three addresses", seconds(taken))
+        ok &= self._outages(seen, since_ms - 500, self.lab.node1.name)
+        ok &= self._no_doubles(since_ms)
+        show.line()
+        show.look(lambda: self._status(self.lab.node1), for_s=show.pause_s)
+        return ok
+
+    def failback(self) -> bool:
+        show = self.show
+        show.part("clustnode2 gets its power back")
+        since_ms = now_ms()
+        self.lab.power_on(self.lab.node2)
+        self.cluster.start(self.lab.node2)
+        taken = show.watch(
+            "clustnode2 boots, joins, and takes its services back",
+            self._all_on_primaries,
+            within_s=40,
+            picture=self._lamps,
+        )
+        self.client.settle()
+        ok = show.verdict(taken is not None, "every service is back on its primary", seconds(taken))
+        ok &= self._outages(self.client.see_all(since_ms), since_ms, "")
+        ok &= self._no_doubles(since_ms)
+        show.line()
+        show.look(lambda: self._status(self.lab.node2), for_s=show.pause_s)
+        return ok
+
+    # -- parts of acts -----------------------------------------------------------------
+
+    def _cable(self, link: str, pull: Callable[[], None], plug: Callable[[], None]) -> bool:
+        show, node = self.show, self.lab.node1
+        since_ms = now_ms()
+        pull()
+        reported = show.watch(
+            f"clustnode1 notices that {link} is silent",
+            lambda: self.cluster.link(node, link).get("receive") == "down",
+            within_s=15,
+            picture=self._lamps,
+        )
+        ok = show.verdict(
+            reported is not None and reported < REPORT_MAX_S, f"{link}: down, reported", seconds(reported)
+        )
+        time.sleep(max(show.pause_s, 1))  # time for something to go wrong
+        ok &= self._nothing_moved(since_ms)
+        plug()
+        healed = show.watch(
+            f"{link} is plugged in again",
+            lambda: self.cluster.link(node, link).get("receive") == "up",
+            within_s=15,
+            picture=self._lamps,
+        )
+        return show.verdict(healed is not None, f"{link}: plugged in again, up", seconds(healed)) and ok
+
+    def _nothing_moved(self, since_ms: float) -> bool:
+        self.client.settle()
+        seen = self.client.see_all(since_ms)
+        lost = sum(outage.lost for s in seen.values() for outage in s.outages)
+        asked = sum(s.sent for s in seen.values())
+        where = {name: {server for server, _, _ in s.servers} for name, s in seen.items()}
+        stayed = all(where[s.name] == {s.primary} for s in self.services)
+        return self.show.verdict(
+            stayed and lost == 0, "nothing moved, the client noticed nothing", f"{asked} asked, {lost} lost"
+        )
+
+    def _outages(self, seen: dict[str, Seen], since_ms: float, now_on: str) -> bool:
+        """The table of what the client saw."""
+        rows = []
+        for service in self.services:
+            s = seen[service.name]
+            route = [name for name, _ in itertools.groupby(server for server, _, _ in s.servers)]
+            lost = sum(outage.lost for outage in s.outages)
+            outage = f"{s.outage_ms:.0f} ms" if s.outages else "none"
+            rows.append(
+                [service.name, service.address, " → ".join(route), f"{lost} of {s.sent}", self.show.paint(outage, BOLD)]
+            )
+        self.show.line()
+        self.show.table(["service", "address", "answered by", "lost", "outage"], rows)
+        self.show.line()
+        worst = max(s.outage_ms for s in seen.values())
+        over = all(outage.over for s in seen.values() for outage in s.outages)
+        moved = not now_on or all(s.server == now_on for s in seen.values())
+        return self.show.verdict(
+            over and moved and worst < OUTAGE_MAX_MS, "longest outage that the client saw", f"{worst:.0f} ms"
+        )
+
+    def _no_doubles(self, since_ms: float) -> bool:
+        doubles = self.observer.doubles(since_ms)
+        worst = max((double.duration_ms for double in doubles), default=0.0)
+        claim = "nobody on the LAN ever saw an address with two owners"
+        return self.show.verdict(worst < DOUBLE_MAX_MS, claim, f"{worst:.0f} ms" if doubles else "")
+
+    def _timeline(
+        self, since_ms: float, wall: float, log_at: int, seen: dict[str, Seen]
+    ) -> list[tuple[float, str, str]]:
+        """From three witnesses: the client, the observer and clustnode1's log."""
+        moments = [(0.0, "power", "clustnode2 is dead: no process, no carrier, no ARP")]
+        for service in self.services:
+            for outage in seen[service.name].outages:
+                moments.append((outage.from_ms - since_ms, "client", f"last answer of {service.name}"))
+                if outage.over:
+                    server = next((w for w, first, last in seen[service.name].servers if last >= outage.to_ms), "")
+                    moments.append((outage.to_ms - since_ms, "client", f"{service.name} answers again: {server}"))
+            claims = self.observer.claims(service.address, since_ms)
+            if claims:
+                moments.append((claims[0][0] - since_ms, "LAN", f"{claims[0][1]} announces {service.address}"))
+        moments += [(at_ms, self.lab.node1.name, text) for at_ms, text in self._log_lines(self.lab.node1, log_at, wall)]
+        last = max((m[0] for m in moments if m[1] == "client"), default=0.0)
+        return sorted(moment for moment in moments if moment[0] <= last + 300)
+
+    def _log_size(self, node: Node) -> int:
+        return node.log.stat().st_size
+
+    def _log_lines(self, node: Node, offset: int, wall: float) -> list[tuple[float, str]]:
+        """(milliseconds since ``wall``, text) of what hostd logged since."""
+        found = []
+        with node.log.open("rb") as log:
+            log.seek(offset)
+            lines = log.read().decode(errors="replace").splitlines()
+        for line in lines:
+            stamp, _, rest = line.partition(" ")
+            try:
+                at = datetime.fromisoformat(stamp).timestamp()
+            except ValueError:
+                continue
+            found.append(((at - wall) * 1000, rest.partition(": ")[2] or rest))
+        return found
+
+    # -- looks ------------------------------------------------------------------------
+
+    def _all_on_primaries(self) -> bool:
+        seen = self.client.see_all(now_ms() - 3000)
+        return all(seen[s.name].is_answered and seen[s.name].server == s.primary for s in self.services)
+
+    def _all_on(self, node: Node) -> bool:
+        return all(s.is_answered and s.server == node.name for s in self.client.see_all(now_ms() - 3000).values())
+
+    def _says_pair(self, node: Node) -> bool:
+        return self.cluster.is_pair(node)
+
+    def _status(self, node: Node) -> str:
+        said = node.hostd("status", check=False)
+        title = self.show.paint(f"{node.name}# hostd status", DIM)
+        return f"  {title}\n" + "\n".join(f"  {line}".rstrip() for line in said.stdout.splitlines())
+
+    def _lamps(self) -> str:
+        """One line per service: who answers the client right now."""
+        lines = []
+        for name, s in self.client.see_all(now_ms() - 2000).items():
+            on = s.is_answered
+            lamp = self.show.paint("●", GREEN if on else RED)
+            lines.append(f"      {lamp} {name:<8}{s.server if on else 'no answer'}")
+        return "\n".join(lines)
+
+
+def how_to_enter(lab: Lab) -> str:
+    """For ``--keep``: the command that opens a shell on each node."""
+    lines = []
+    for node in lab.nodes:
+        if node.is_on:
+            script = lab.folder / f"enter-{node.name}"
+            environment = f"PATH={VENV / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin PS1='{node.name}# '"
+            script.write_text(
+                f"#!/bin/sh\nexec nsenter --target={node.pid} --all --wd=/ env {environment} bash --norc\n"
+            )
+            script.chmod(0o755)
+            lines.append(f"{script}")
+    return "\n".join(lines)
+
+
+def seconds(taken: float | None) -> str:
+    return f"{taken:.1f} s" if taken is not None else "never"
