@@ -62,31 +62,19 @@ class Server(NamedTuple):
 def start(resource: Resource) -> None:
     program, config = _program(resource), _config(resource)
     server = _server(resource)
-    if server.parent is None:
-        if server.workers:
-            resource.log.warning("killing %d workers of a parent that is gone", len(server.workers))
-            _kill(resource, server.workers)
-        argv = [program, "-f", config, "-DFOREGROUND"]
-        envvars = Path(config).with_name("envvars")  # Debian's configuration does not work without
-        if envvars.exists():
-            argv = ["sh", "-c", '. "$0"; exec "$@"', str(envvars), *argv]
-        (resource.run_dir / "output").unlink(missing_ok=True)
-        parent = resource.spawn(argv)
-    else:
-        parent = server.parent
-    complaint = "is not there"
-
-    def is_ready() -> bool:
-        nonlocal complaint
-        if not _is_alive(parent):
-            raise AgentError(f"httpd ended: {_last_words(resource)}", cure=f"{program} -t -f {config}")
-        complaint = _complaint(resource, parent) if _server(resource).parent else "is not there yet"
-        return not complaint
-
+    if server.parent is not None:
+        _until_ready(resource, server.parent)
+        return
+    if server.workers:
+        resource.log.warning("killing %d workers of a parent that is gone", len(server.workers))
+        _kill(resource, server.workers)
     try:
-        resource.wait(is_ready, "httpd did not become ready")
+        _until_ready(resource, _launch(resource, program, config))
     except AgentError as error:
-        raise AgentError(f"{error.reason}; it {complaint}" if complaint else error.reason, error.cure) from error
+        if "already running" not in error.reason:
+            raise
+        _remove_stale_pid_file(resource, program, config)
+        _until_ready(resource, _launch(resource, program, config))
 
 
 @hookimpl
@@ -121,7 +109,7 @@ def monitor(resource: Resource) -> Health:
 @hookimpl
 def validate(resource: Resource) -> None:
     program, config = _program(resource), _config(resource)
-    tested = resource.run([program, "-t", "-f", config])
+    tested = resource.run(_with_envvars(config, [program, "-t", "-f", config]))
     if tested.returncode != 0:
         raise AgentError(f"{config}: {tested.stderr.strip()}", cure=f"{program} -t -f {config}")
     try:
@@ -168,6 +156,62 @@ def sandbox(directory: Path) -> dict[str, str]:
     ]
     config.write_text("\n".join(lines) + "\n")
     return {"config": str(config), "url": f"http://127.0.0.1:{port}/", "pattern": "sandbox"}
+
+
+# -- starting it --------------------------------------------------------------------
+
+
+def _launch(resource: Resource, program: str, config: str) -> int:
+    (resource.run_dir / "output").unlink(missing_ok=True)
+    return resource.spawn(_with_envvars(config, [program, "-f", config, "-DFOREGROUND"]))
+
+
+def _with_envvars(config: str, argv: list[str]) -> list[str]:
+    """Debian's configuration does not work without the variables of the file beside it."""
+    envvars = Path(config).with_name("envvars")
+    return ["sh", "-c", '. "$0"; exec "$@"', str(envvars), *argv] if envvars.exists() else argv
+
+
+def _until_ready(resource: Resource, parent: int) -> None:
+    """Wait until it serves; AgentError with its last words if it ends instead."""
+    said = ""
+
+    def is_ready() -> bool:
+        nonlocal said
+        if not _is_alive(parent):
+            raise AgentError(f"httpd ended: {_last_words(resource)}", cure="see its ErrorLog")
+        complaint = _complaint(resource, parent) if _server(resource).parent else "is not there yet"
+        if complaint not in ("", said):
+            resource.log.info("httpd %s", complaint)  # so that the evidence of a hang shows it
+            said = complaint
+        return not complaint
+
+    resource.wait(is_ready, "httpd did not become ready")
+
+
+def _remove_stale_pid_file(resource: Resource, program: str, config: str) -> None:
+    """httpd refuses to start while the number in its pid file is anybody's.
+
+    That happens after a crash, and on shared storage where the file comes
+    from the other node.  Our own parent is not there, that is proven already.
+    """
+    dumped = resource.run(_with_envvars(config, [program, "-f", config, "-t", "-D", "DUMP_RUN_CFG"])).stdout
+    found = re.search(r'^PidFile: "(.+)"$', dumped, re.MULTILINE)
+    path = Path(found[1]) if found else None
+    if path is None or not path.exists():
+        raise AgentError("httpd says that it is already running, and its pid file is not found")
+    number = path.read_text().strip()
+    try:
+        name = Path(f"/proc/{int(number)}/exe").readlink().name
+    except (OSError, ValueError):
+        name = ""  # gone, or dead and not yet collected
+    if name in PROGRAMS:
+        raise AgentError(
+            f"{path} names process {number}, an httpd with another configuration",
+            cure="give each server a PidFile of its own",
+        )
+    resource.log.warning("removing the stale pid file %s (%s %s)", path, number, name)
+    path.unlink()
 
 
 # -- which processes are ours -------------------------------------------------------

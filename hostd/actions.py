@@ -117,6 +117,8 @@ class _Running:
         self.pid = self.pidfd = self.pipe = -1
         self.collector = self.collector_fd = -1
         self.evidence = ""
+        self.output_end: int | None = None
+        """Where its own output ends and the stack begins that it was made to print."""
         self.answer: Answer | None = None
         self.reaped = False
 
@@ -192,7 +194,7 @@ class Actions:
             if running.reaped:
                 self._close(running, ok=False)
             elif running.stage is not _Stage.STUCK:
-                self._groups.kill(running.place, running.pid, daemons=False)
+                self._kill(running, daemons=False)
                 self._enter(running, _Stage.DYING, DEATH_MAX_MS)
 
     @property
@@ -330,9 +332,8 @@ class Actions:
         """Fork the collector of evidence; what hangs is killed when it has ended."""
         job = running.job
         limit_s = job.timeout_ms / 1000
-        headline = (
-            f"{job.verb.value} of {job.resource} ({job.agent}) in {job.service}: no end in {limit_s:g} s"
-        )
+        headline = f"{job.verb.value} of {job.resource} ({job.agent}) in {job.service}: no end in {limit_s:g} s"
+        running.output_end = running.output.stat().st_size
         os.kill(running.pid, action_child.STACK_SIGNAL)
         self._enter(running, _Stage.COLLECTING, COLLECT_MAX_MS)
         try:
@@ -351,9 +352,7 @@ class Actions:
         running.collector_fd = os.pidfd_open(running.collector)
         self._selector.register(running.collector_fd, selectors.EVENT_READ, lambda: self._kill_all(running))
 
-    def _in_collector(
-        self, parent: int, nothing: int, path: Path, headline: str, running: _Running
-    ) -> NoReturn:
+    def _in_collector(self, parent: int, nothing: int, path: Path, headline: str, running: _Running) -> NoReturn:
         try:
             action_child.detach(parent, nothing, nothing)
             found = self._groups.in_action(running.place, running.pid)
@@ -372,11 +371,16 @@ class Actions:
 
     def _kill_all(self, running: _Running) -> None:
         self._drop_collector(running)
-        self._groups.kill(running.place, running.pid, daemons=True)
+        self._kill(running, daemons=True)
         if running.reaped:
             self._finish_killed(running)
         else:
             self._enter(running, _Stage.DYING, DEATH_MAX_MS)
+
+    def _kill(self, running: _Running, *, daemons: bool) -> None:
+        if not running.reaped:  # first: a newborn child has not entered its group yet
+            signal.pidfd_send_signal(running.pidfd, signal.SIGKILL)
+        self._groups.kill(running.place, running.pid, daemons=daemons)
 
     # -- the outcome ------------------------------------------------------------
 
@@ -428,7 +432,7 @@ class Actions:
             msgspec.structs.replace(
                 outcome,
                 took_ms=now_ms() - running.began_at_ms,
-                output=evidence.tail(running.output, OUTPUT_SHOWN),
+                output=evidence.tail(running.output, OUTPUT_SHOWN, running.output_end),
             )
         )
 

@@ -220,7 +220,7 @@ class Addresses:
         if placement.prefixlen < placement.ip.max_prefixlen:
             self._promote_siblings(placement)
         message = _message(placement)
-        valid_s = max(1, lease_ms // 1000) if lease_ms else _FOREVER
+        valid_s = min(_FOREVER, max(1, lease_ms // 1000)) if lease_ms else _FOREVER
         preferred_s = valid_s if placement.ip.version == 4 else 0
         message["attrs"] += [
             ("IFA_FLAGS", _IFA_F_NODAD if placement.ip.version == 6 else 0),

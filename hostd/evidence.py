@@ -104,11 +104,13 @@ def _open_files(pid: int) -> Iterator[str]:
         yield f"… and {len(numbers) - OPEN_FILES_MAX} more"
 
 
-def tail(path: Path, size: int) -> str:
-    """The last ``size`` bytes of a text file, or "" if it cannot be read."""
+def tail(path: Path, size: int, end: int | None = None) -> str:
+    """The last ``size`` bytes of a text file (of its first ``end``), or "" if it cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            end = os.fstat(file.fileno()).st_size if end is None else end
+            size = min(size, end)
+            file.seek(end - size)
             return file.read(size).decode(errors="replace").strip()
     except OSError:
         return ""

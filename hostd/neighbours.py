@@ -148,6 +148,7 @@ class Neighbours:
                     rivals.append(heard.station)
 
         self.lan.join(interface, ip)
+        self.lan.drain()  # what the former owner said before it let go is no answer
         with self.lan.heard_by(hear):
             for number in range(_GUARD_PROBES):
                 trouble = self.lan.probe(interface, ip)
@@ -173,6 +174,7 @@ class Neighbours:
         this node's own is not answered by itself.
         """
         window = _Window(self._addresses, self.lan, texts, peer_stations, self._is_own)
+        self.lan.drain()  # an answer from before this window is none
         with self.lan.heard_by(window.hear, all_arp=True):
             apart_ms = -(-over_ms // max(1, count - 1)) if count > 1 else over_ms
             for number in range(count):

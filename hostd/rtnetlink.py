@@ -2,12 +2,13 @@
 
 Decides nothing and knows nothing of hostd.  The words are pyroute2's (its
 message classes encode and decode every message); only the conversation is
-held here, on a plain socket.  The reason is safety before speed: the kernel
-carries a request out while ``send`` runs, so its answer is there when ``send``
-returns, and a caller can read the clock right before and right after.  Behind
-pyroute2's own asynchronous socket anything may happen in between.  Measured
-(SPIKES: 3 to 5 ms a pair of add and remove there, 0.2 ms here;
-``benchmarks/address_change.py`` repeats it).
+held here, on a plain socket.  The reason is safety, not speed (a pair of add
+and remove costs 0.3 to 0.7 ms here, 0.6 ms with pyroute2's AsyncIPRoute:
+``benchmarks/address_change.py``): the kernel carries a request out while
+``send`` runs, so its answer is there when ``send`` returns.  A caller can
+bring its knowledge up to the moment, read the clock, act, and read the clock
+again, with nothing of the loop's in between.  A renewed lease and an address
+added under a guard need just that; behind an ``await`` anything may happen.
 """
 
 import contextlib

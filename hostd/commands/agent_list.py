@@ -5,13 +5,14 @@ import json
 import sys
 
 from hostd.commands import options
+from hostd.commands.exits import ExitCode
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+    parser = options.add(
+        subparsers,
         "list",
-        parents=[options.common()],
-        help="what is found, and from where",
+        "what is found, and from where",
         epilog="example: hostd-agent list --json",
     )
     parser.add_argument("--json", action="store_true", help="print facts for programs (schema 1)")
@@ -36,7 +37,7 @@ def run(namespace: argparse.Namespace) -> int:
             "warnings": list(registry.warnings),
         }
         print(json.dumps(facts, indent=2))
-        return 0
+        return ExitCode.DONE
     rows = [(a.name, a.summary, a.path) for _, a in sorted(registry.agents.items())]
     _print_rows("agents", rows)
     _print_rows("plugins", [(n, "", p) for n, p in sorted(registry.plugins.items())])
@@ -44,7 +45,7 @@ def run(namespace: argparse.Namespace) -> int:
         print(f"\nbroken {broken.kind[:-1]} {broken.name} ({broken.path})\n  {broken.reason}")
     for warning in registry.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return 0
+    return ExitCode.DONE
 
 
 def _print_rows(title: str, rows: list[tuple[str, str, str]]) -> None:

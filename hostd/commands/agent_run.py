@@ -10,23 +10,25 @@ import selectors
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hostd.commands import options
 from hostd.commands.agent_show import find
+from hostd.commands.exits import ExitCode
 
 if TYPE_CHECKING:
     from hostd.actions import Actions, Job, Outcome
     from hostd.api import Parameters
 
-DONE, NO, USAGE, INTERRUPTED = 0, 1, 2, 130
+INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+    parser = options.add(
+        subparsers,
         "run",
-        parents=[options.common()],
-        help="one action, with its outcome and time",
+        "one action, with its outcome and time",
         epilog="example: hostd-agent run httpd monitor --depth 10 config=/srv/httpd.conf "
         "url=http://127.0.0.1:8080/ (a secret is read from a file: password=@/etc/hostd/secret)",
     )
@@ -79,7 +81,7 @@ def run(namespace: argparse.Namespace) -> int:
     finally:
         groups.tidy()
     _tell(job, outcome, as_json=namespace.json)
-    return DONE if _is_yes(outcome) else NO
+    return ExitCode.DONE if _is_yes(outcome) else ExitCode.NO
 
 
 def typed(pairs: list[str], parameters: "Parameters", node: str) -> dict[str, Any]:
@@ -177,4 +179,4 @@ def _tell(job: "Job", outcome: "Outcome", *, as_json: bool) -> None:
 
 def _wrong(text: str) -> int:
     print(f"hostd-agent: {text}", file=sys.stderr)
-    return USAGE
+    return ExitCode.WRONG_USE

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostd.commands import options
+from hostd.commands.exits import ExitCode
 
 if TYPE_CHECKING:
     from hostd.api import Field, Parameters
     from hostd.registry import Agent, Registry
 
-USAGE = 2
-
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+    parser = options.add(
+        subparsers,
         "show",
-        parents=[options.common()],
-        help="parameters, defaults and time limits of one agent",
+        "parameters, defaults and time limits of one agent",
         epilog="example: hostd-agent show httpd",
     )
     parser.add_argument("name", metavar="NAME", help="as after `agent =` in conf.d, or the path of a file")
@@ -38,12 +37,12 @@ def run(namespace: argparse.Namespace) -> int:
         parameters = agent.parameters(reference)
     except ConfigError as error:
         print(f"hostd-agent: {error}", file=sys.stderr)
-        return USAGE
+        return ExitCode.WRONG_USE
     if namespace.json:
         print(json.dumps(_facts(agent, reference, parameters), indent=2))
     else:
         _print(agent, reference, parameters)
-    return 0
+    return ExitCode.DONE
 
 
 def find(registry: "Registry", name: str) -> "tuple[Agent, str]":

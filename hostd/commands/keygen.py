@@ -23,7 +23,8 @@ examples:
   scp -p /etc/hostd/cluster.key clustnode2:/etc/hostd/
 
 to replace a key without a break, add the new line below the old one on both
-nodes and reload, then put it above the old one, then remove the old one"""
+nodes, then put it above the old one, then remove the old one; after each step
+`hostd detach` and start hostd again on one node after the other"""
 
 
 def register(subparsers: Any) -> None:

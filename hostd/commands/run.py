@@ -5,15 +5,14 @@ import logging
 import sys
 
 from hostd.commands import options
-
-USAGE, NOT_SAFE = 2, 4
+from hostd.commands.exits import ExitCode
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = subparsers.add_parser(
+    parser = options.add(
+        subparsers,
         "run",
-        parents=[options.common()],
-        help="the daemon in the foreground (what systemd starts)",
+        "the daemon in the foreground (what systemd starts)",
         description="Be this node of the cluster until told to end. SIGTERM or SIGINT: move everything away "
         "and leave; once more: end at once, the services stay.",
         epilog="example: hostd run --config ./conf.d --runtime-dir /tmp/hostd --node clustnode1",
@@ -25,7 +24,7 @@ def run(namespace: argparse.Namespace) -> int:
     """The exit code."""
     if not __debug__:
         print("hostd: refuses python -O: its assertions are part of its safety; run it without", file=sys.stderr)
-        return NOT_SAFE
+        return ExitCode.UNSAFE
     # Imported here: every other command starts faster without the daemon.
     from hostd import config, host
     from hostd.api import ConfigError
@@ -49,4 +48,4 @@ def run(namespace: argparse.Namespace) -> int:
     except ConfigError as error:
         for line in str(error).splitlines():
             log.error("%s", line)
-        return USAGE
+        return ExitCode.WRONG_USE

@@ -21,6 +21,9 @@ from hostd.core.plan import Link, Timers
 LINKS_MAX: Final = 16
 """More media than any pair of machines has; a beat names each in a bit mask."""
 DEVICES_MAX: Final = 32
+NOT_YET: Final = "is checked and not yet acted upon"
+"""NB: for what the files may say already and no part of hostd does: an
+operator must never count on a protection that is not there."""
 LEASE_MIN_MS: Final = 3_000
 """Renewed every second and given up when a gap passes half of it: below this a
 renewal on time would already be late."""
@@ -248,6 +251,9 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
             "add [fencing] with a device for each node",
         )
     elif section.complaints.mistakes == before:
+        if devices:
+            meaning = "when a node falls silent, everything waits for `hostd confirm-down`"
+            section.complaints.warn(section.at("device"), f"{NOT_YET}: {meaning}", "have somebody on call")
         for node in basics.nodes:
             if not any(node in device.nodes for device in devices):
                 section.complaints.warn(
@@ -302,6 +308,9 @@ def read_tiebreaker(section: Section, timers: Timers) -> Tiebreaker | None:
     deadtime_ms = section.take("deadtime", duration("20ms", "1h"), timers.deadtime_ms)
     mode = section.take("mode", values.choice("any", "all"), "any")
     section.end()
+    if section.is_there:
+        cure = "do not count on it in this release"
+        section.complaints.warn(section.path, f"{NOT_YET}: a node that hears nobody does not ask it", cure)
     return Tiebreaker(ping, deadtime_ms, mode == "all") if section.is_there else None
 
 
@@ -309,6 +318,9 @@ def read_watchdog(section: Section, directory: Path) -> Watchdog | None:
     device = section.take("device", values.path_in(directory), Path("/dev/watchdog"))
     timeout_ms = section.take("timeout", duration("1s", "10m"), 10_000)
     section.end()
+    if section.is_there:
+        cure = "let systemd's RuntimeWatchdogSec= do it in this release"
+        section.complaints.warn(section.path, f"{NOT_YET}: hostd does not feed the device", cure)
     return Watchdog(device, timeout_ms) if section.is_there else None
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from hostd.api import ConfigError, Parameters
 from hostd.confd import params, values
-from hostd.confd.cluster import Basics, failback
+from hostd.confd.cluster import NOT_YET, Basics, failback
 from hostd.confd.digests import digest
 from hostd.confd.section import Section, nearest
 from hostd.confd.values import duration, whole
@@ -127,7 +127,7 @@ def _read_service(name: str, section: Section, around: Surroundings) -> Read:
     restarts.end()
     without_fencing = section.take("without_fencing", values.flag, False)
     if section.take("probation", failback, None) is not None:
-        section.warn("probation", "is checked and not yet acted upon", "do not rely on it in this release")
+        section.warn("probation", NOT_YET, "do not count on it in this release")
     rungs = _read_resources(name, section, around)
     section.end({"node": 'did you mean primary, or on = "all"?', "enabled": f"use `hostd stop {name}`"})
     if is_everywhere:

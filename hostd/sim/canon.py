@@ -7,6 +7,7 @@ Each distinct state keeps one real core, and each (state, event) is stepped
 once; that is what makes an exhaustive search over the real code possible.
 """
 
+import copy
 import enum
 import pickle
 from collections.abc import Callable
@@ -16,15 +17,24 @@ import msgspec
 
 from hostd.core.effects import AnyEffect
 from hostd.core.events import AnyEvent
+from hostd.core.peers import Peers
 from hostd.core.snapshot import Snapshot, encode
 
 AGE_MAX_MS: Final = 4_000
 
 LEFT_OUT: Final = frozenset(
-    {"plan", "ids", "version", "told", "said", "send_told", "detail", "differing_told", "release", "since_at_ms",
-     "stepped_at_ms", "since_ms", "decisions", "wants", "due_at_ms", "quiet_key"}
+    {
+        # counters that only grow
+        "ids", "version",
+        # what was told to people, and what it is told from
+        "told", "said", "send_told", "detail", "differing_told", "release", "since_at_ms", "heard_at_ms", "receive_up",
+        # what follows from the rest
+        "stepped_at_ms", "settled_until_ms", "heard_so_far", "decisions", "wants",
+        # never changes, or (frame_at_ms) matters only where a link shows the peer's power
+        "plan", "frame_at_ms",
+    }
 )  # fmt: skip
-"""Counters that only grow, caches of what was told, and what follows from the rest."""
+"""Attributes that two states may differ in and still be the same."""
 
 TIMES: Final = frozenset({"failback_since", "failures"})
 """Containers of absolute times whose name does not say so."""
@@ -120,6 +130,10 @@ def _form(value: Any, now_ms: int, last: int, name: str) -> Any:
     if isinstance(value, Snapshot):
         services = {n: msgspec.structs.replace(r, since_ms=0) for n, r in value.services.items()}
         return encode(msgspec.structs.replace(value, version=0, services=services))
+    if isinstance(value, Peers):
+        # Silence is counted from the later of the two; the earlier one does not matter.
+        value = copy.copy(value)
+        value.listening_since_at_ms = max(value.listening_since_at_ms, value.echo_at_ms or 0)
     return (type(value).__name__, *[_form(v, now_ms, last, n) for n, v in _fields(value) if n not in LEFT_OUT])
 
 

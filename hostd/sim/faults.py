@@ -324,8 +324,7 @@ def draw(seed: int, plan: Plan, faults: int, over_ms: int) -> Schedule:
     at_ms = rng.randrange(over_ms // 3)
     timed: list[Timed] = []
     for _ in range(faults):
-        for fault in rng.choices(kinds, weights)[0](rng, plan):
-            timed.append(Timed(at_ms, fault))
+        timed += [Timed(at_ms, fault) for fault in rng.choices(kinds, weights)[0](rng, plan)]
         if rng.random() < 0.3:
             at_ms += rng.randrange(over_ms // 4)
         else:

@@ -353,10 +353,11 @@ class Hands:
         self._tell(life, AddressFinished(effect.request_id, AddressOutcome.DONE))
 
     def _hold(self, address: str, lease_ms: int) -> None:
-        if address not in self.addresses:
-            self.world.touched()
+        new = address not in self.addresses
         self.addresses[address] = self.machine.kernel_ms() + lease_ms if lease_ms else None
         self._arm_lease(address)
+        if new:
+            self.world.touched()
 
     def _arm_lease(self, address: str) -> None:
         until_ms = self.addresses[address]
@@ -365,9 +366,9 @@ class Hands:
             self.machine.queue.after(rest_ms, self._lease_due, self.machine.power_life, address, until_ms)
 
     def _lease_due(self, power_life: int, address: str, until_ms: int) -> None:
-        if power_life == self.machine.power_life and self.addresses.get(address) == until_ms:
-            if self.machine.kernel_runs and self.machine.kernel_ms() >= until_ms:
-                self.drop(address)
+        current = power_life == self.machine.power_life and self.addresses.get(address) == until_ms
+        if current and self.machine.kernel_runs and self.machine.kernel_ms() >= until_ms:
+            self.drop(address)
 
     def kernel_resumed(self) -> None:
         for address in list(self.addresses):

@@ -75,7 +75,8 @@ class Judge:
         With fencing, never.  Without, processes that a guard cannot see may
         be left on a node that was truly silent to the starter (no frame of a
         living brain for ``warntime``) and none of whose addresses for it
-        answered; then both run until they hear each other.
+        answered (unless it holds that address too: a split in which not even
+        ARP passed); then both run until they hear each other.
         """
         active = tuple(n for n, m in world.machines.items() if m.powered and world.hands(n).is_active(service))
         before, self._active[service] = self._active.get(service, ()), active
@@ -90,7 +91,8 @@ class Judge:
         if silence_ms < world.plan.timers.warntime_ms:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
         for address in world.plan.service(service).addresses:
-            if world.answers(starter, address) is not None:
+            mine = address in world.hands(starter).addresses
+            if not mine and world.answers(starter, address) is not None:
                 self._harm(world, f"1: {starter} starts {service}, active on the other node, and {address} answers")
 
     def _judge_address(self, world: World, address: str) -> None:
@@ -149,7 +151,8 @@ class Judge:
         name = machine.name
         if type(event) is FrameReceived:
             if not event.brain_gone and event.echo_sent_at_ms is not None:
-                self._heard_at_ms[name] = world.queue.now_ms
+                ago_ms = machine.clock_ms() - event.echo_sent_at_ms
+                self._heard_at_ms[name] = max(self._heard_at_ms.get(name, 0), world.queue.now_ms - ago_ms)
         elif type(event) is OperatorAsked:
             self._commands[event.command_id] = 0
         if self._ended.get(name) == machine.brain_life and effects:

@@ -8,7 +8,7 @@ Knows nothing of what an effect does (``hands.py``) or what it means.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from hostd.core.effects import AnyEffect, Publish
+from hostd.core.effects import AnyEffect, Exit, Publish
 from hostd.core.events import (
     AnyEvent,
     HeartLost,
@@ -414,7 +414,11 @@ class Machine:
             return
         self.well_since_ms = self.queue.now_ms if self.heart is not None else None
         inbox, self._inbox = self._inbox, []
-        effects = [effect for event in [*inbox, TimerFired()] for effect in self._step(event)]
+        effects: list[AnyEffect] = []
+        for event in [*inbox, TimerFired()]:
+            effects += self._step(event)
+            if effects and type(effects[-1]) is Exit:
+                break  # the daemon is at its end and reads no more
         self._timer_at_ms = None
         self._perform(effects)
         self.tell_carriers()

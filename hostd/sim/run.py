@@ -104,7 +104,8 @@ def _recover(world: World, judge: Judge) -> int:
     while not world.harm:
         now_ms = world.queue.now_ms
         for machine in world.machines.values():
-            machine.start_host()  # a node that was leaving when the faults stopped ends later
+            machine.power_on()  # one that was shot at the end of the faults
+            machine.start_host()  # one that was leaving when they stopped ends later
         if asked_at_ms and now_ms >= asked_at_ms[0]:
             asked_at_ms.pop(0)
             for ask in _clean_up(world.plan):

@@ -156,7 +156,7 @@ def small_plan(*, fencing: bool) -> Plan:
     """One service without times of its own: an agent, or without fencing an address."""
     agent = Resource("web", "dummy", monitor_interval_ms=0, exclusive_storage=True)
     address = Resource("172.23.2.1/24", "address", address="172.23.2.1/24")
-    web = Service("web", ("a", "b"), (agent,) if fencing else (address,), digest="web", failback_after_ms=None)
+    web = Service("web", ("a", "b"), (agent,) if fencing else (address,), digest="web", failback_after_ms=0)
     return Plan(
         cluster="search",
         nodes=("a", "b"),
@@ -221,8 +221,8 @@ class Search:
             yield from self._chances(state, i, node)
             if not cell.powered:
                 if left.boots:
-                    spent = state._replace(left=left._replace(boots=left.boots - 1))
-                    yield f"{node} boots", partial(self._boot, spent, i)
+                    booted = state._replace(left=left._replace(boots=left.boots - 1))
+                    yield f"{node} boots", partial(self._boot, booted, i)
                 continue
             if left.crashes:
                 spent = left._replace(crashes=left.crashes - 1)
@@ -496,7 +496,7 @@ class Search:
                 case RunAction(action=Action.MONITOR):
                     health = Health.RUNNING if state.cells[i].active else Health.STOPPED
                     return self._answer(
-                        state, i, k, ("health", health.value), lambda n: ActionFinished(n, ok=True, health=health)
+                        state, i, k, ("health", health.value), partial(ActionFinished, ok=True, health=health)
                     )
                 case SaveWishes():
                     return self._answer(state, i, k, "saved", lambda _n: WishesSaved(True))

@@ -27,7 +27,9 @@ Kind = TypeVar("Kind", bound=messages.Message)
 
 
 def open_link(settings: LinkSettings) -> Link | None:
-    """What the registry does."""
+    """What the registry does; type "odd" is a plugin with a bug."""
+    if settings.type == "odd":
+        raise ZeroDivisionError("an odd plugin")
     return udp.open_link(settings) or serial.open_link(settings)
 
 
@@ -78,6 +80,7 @@ class Node:
 
     def __init__(self, machine: Machine, node: str, links: list[LinkSettings], **changed: object) -> None:
         self.node = node
+        self.links = links
         self.boot = 1
         self.brain: Brain | None = None
         self.hands, other_hands = messages.pair()

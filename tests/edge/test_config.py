@@ -34,9 +34,7 @@ def anything(_reference: str) -> Parameters:
     return ANY
 
 
-def load(
-    directory: Path, text: str, node: str = "clustnode1", agent: Parameters = ANY
-) -> config.Configuration:
+def load(directory: Path, text: str, node: str = "clustnode1", agent: Parameters = ANY) -> config.Configuration:
     (directory / "all.toml").write_text(BASE + text)
     return config.load(directory, node, lambda _reference: agent, LINK_TYPES)
 
@@ -68,8 +66,7 @@ def test_without_fencing_the_warning_comes_first() -> None:
 def test_each_node_gets_its_own_half_and_the_other_as_peer(tmp_path: Path) -> None:
     """A table of node names gives the own value under the key, the peer's under peer_ and the key."""
     text = (
-        '[[heartbeat.link]]\ntype = "udp"\nport = 7\n'
-        'address = { clustnode1 = "10.0.0.1", clustnode2 = "10.0.0.2" }\n'
+        '[[heartbeat.link]]\ntype = "udp"\nport = 7\naddress = { clustnode1 = "10.0.0.1", clustnode2 = "10.0.0.2" }\n'
     )
     first = load(tmp_path, text).links[2]
     second = load(tmp_path, text, "clustnode2").links[2]
@@ -179,7 +176,20 @@ def test_fencing_devices_are_kept_per_node(tmp_path: Path) -> None:
     }
     assert device.secrets["clustnode2"] == {"password": tmp_path / "pw"}
     assert (device.level, loaded.plan.fencing, loaded.plan.fence_delay_ms) == (2, True, 3_000)
-    assert loaded.warnings == ()
+    assert len(loaded.warnings) == 1
+
+
+def test_what_is_not_acted_upon_yet_is_said_aloud(tmp_path: Path) -> None:
+    """Nobody may count on a device, a tiebreaker or a watchdog that this release does not use."""
+    text = (
+        '[fencing]\n[[fencing.device]]\nagent = "fence_x"\n[tiebreaker]\nping = ["10.0.0.1"]\n[watchdog]\n'
+        '[service.x]\naddress = "10.0.0.2"\nprobation = "1h"\n'
+    )
+    warned = [w for w in load(tmp_path, text).warnings if "is checked and not yet acted upon" in w]
+    keys = ("[[fencing.device]]", "[tiebreaker]", "[watchdog]", "[service.x] probation")
+    assert len(warned) == len(keys)
+    for warning, key in zip(warned, keys, strict=True):
+        assert key in warning
 
 
 def test_the_rest_of_conf_d_is_kept(tmp_path: Path) -> None:
@@ -214,9 +224,7 @@ def test_the_rest_of_conf_d_is_kept(tmp_path: Path) -> None:
 def test_what_is_dangerous_and_allowed_is_a_warning(tmp_path: Path, text: str, words: list[str]) -> None:
     """A warning names the thing, and there is one for each danger."""
     warnings = [
-        w
-        for w in load(tmp_path, text, agent=Parameters(exclusive_storage=True)).warnings
-        if "[fencing] is" not in w
+        w for w in load(tmp_path, text, agent=Parameters(exclusive_storage=True)).warnings if "[fencing] is" not in w
     ]
     assert len(warnings) == len(words)
     for warning, word in zip(warnings, words, strict=True):

@@ -283,7 +283,7 @@ def test_a_snapshot_of_the_peer_reaches_the_brain_and_the_next_brain(site, alpha
         for part in wire.split(8, body, 1_200):
             puppet.send(puppet.sealer.seal(part))
     site.until(lambda: bool(brain.all(messages.SnapshotHeard)), "not complete")
-    site.until(lambda: puppet.beats()[-1].holds == 8, "not acknowledged")
+    site.until(lambda: bool(puppet.beats()) and puppet.beats()[-1].holds == 8, "not acknowledged")
     expected = messages.SnapshotHeard("beta", BETA, 8, body)
     assert brain.all(messages.SnapshotHeard) == [expected]
     brain.end.close()

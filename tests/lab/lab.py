@@ -82,7 +82,7 @@ class Lab:
 
     def _node(self, place: NodePlace, end: int) -> Node:
         node = Node(place, self.folder / place.name, self.folder.name, self.serial.ends[end])
-        self._closing.callback(node.scrap)
+        self._closing.callback(node.clear_away)
         return node
 
     def _lay_cables(self) -> None:

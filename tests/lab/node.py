@@ -10,6 +10,7 @@ all processes while the kernel lives.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,6 +39,8 @@ class Node:
         self._cgroup = f"{lab_name}-{place.name}"
         self._init: subprocess.Popen[str] | None = None
         self._started: list[subprocess.Popen[str]] = []
+        self._undertakers: list[subprocess.Popen[str]] = []
+        self._boots = 0
         for kept in ("etc", "state"):
             (folder / kept).mkdir(parents=True, exist_ok=True)
 
@@ -61,13 +64,14 @@ class Node:
         """Begin to boot into this network; ``booted`` waits for it."""
         assert not self.is_on, f"{self.name} has power already"
         self.network = network
+        self._boots += 1
         spec = {
             "network": network.path,
             "name": self.name,
             "keep": str(self.folder),
             "tty": self._tty,
             "hosts": HOSTS,
-            "cgroup": self._cgroup,
+            "cgroup": f"{self._cgroup}.{self._boots}",
         }
         self._init = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(__file__).with_name("init.py")), json.dumps(spec)],
@@ -99,23 +103,33 @@ class Node:
         if self._init is None:
             return
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self._kill_and_wait(self.pid)
         else:
             self._init.kill()
         for process in self._started:
-            # an nsenter whose child was stopped has stopped as well, and would never reap it
-            process.kill()
-            process.wait()
-        try:
-            self._init.wait(10)
-        except subprocess.TimeoutExpired:
-            self._init.kill()
-            self._init.wait()
-        if self._init.stdout:
-            self._init.stdout.close()
+            process.wait(10)
         self._started.clear()
+        # what started it goes on to remove the node's cgroup; nobody needs to wait for that
+        self._undertakers.append(self._init)
         self._init, self.pid = None, 0
+
+    def _kill_and_wait(self, pid: int) -> None:
+        """Process 1 is dead when, and only when, every other process of the node is."""
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            for process in self._started:
+                # an nsenter whose child was stopped has stopped as well, and is needed to reap it
+                process.send_signal(signal.SIGCONT)
+            if not select.select([handle], [], [], 10)[0]:
+                raise RuntimeError(f"{self.name}: its processes did not die")
+        except ProcessLookupError:
+            pass  # it was dead already
+        finally:
+            os.close(handle)
 
     def scrap(self) -> None:
         """Nothing of this boot is left, its network stack neither."""
@@ -123,6 +137,19 @@ class Node:
         if self.network:
             self.network.close()
             self.network = None
+
+    def clear_away(self) -> None:
+        """At the end of the lab: wait for what is still clearing away."""
+        self.scrap()
+        for process in self._undertakers:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
+        self._undertakers.clear()
 
     # -- running things -----------------------------------------------------------
 

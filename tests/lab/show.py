@@ -6,6 +6,7 @@ redrawn in place while something is awaited.  Knows nothing of what it shows.
 
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -120,10 +121,13 @@ class Show:
     def timeline(self, moments: Sequence[tuple[float, str, str]]) -> None:
         """(milliseconds, who, what), oldest first."""
         room = max((len(who) for _, who, _ in moments), default=0)
+        indent = 2 + len("1234567 ms") + 2 + room + 2
         for at_ms, who, what in moments:
+            first, *rest = textwrap.wrap(what, WIDTH - indent) or [""]
             when = self.paint(f"{at_ms:7.0f} ms", BOLD)
-            text = f"  {who.ljust(room)}  {what}"
-            self.line(f"  {when}{text[: WIDTH - 12]}")
+            self.line(f"  {when}  {who.ljust(room)}  {first}")
+            for more in rest:
+                self.line(" " * indent + more)
 
     def __enter__(self) -> "Show":
         if self.is_live:

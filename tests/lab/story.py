@@ -6,9 +6,9 @@ know nothing of hostd; what hostd says of itself is shown beside it.
 """
 
 import itertools
+import json
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 from tests.lab.client import Ask, Client, Seen
 from tests.lab.cluster import CROSSOVER, SERIAL, Cluster, LabService, Settings, apache
@@ -38,6 +38,7 @@ DEADTIME_S = 2.0
 REPORT_MAX_S = DEADTIME_S + 2.0  # deadtime, and what asking for the status costs on a busy machine
 OUTAGE_MAX_MS = 5_000  # deadtime, the guard's questions and an Apache's start, on a busy machine
 DOUBLE_MAX_MS = 50
+WORTH_TELLING = {"PhaseChanged", "ClearanceTurned", "ServiceTurned", "AddressChecked", "PauseNoticed"}
 
 
 class Story:
@@ -92,14 +93,14 @@ class Story:
     def power_cut(self) -> bool:
         show = self.show
         show.part("the plug of clustnode2 is pulled, while the client keeps asking")
-        since_ms, wall, log_at = now_ms(), time.time(), self._log_size(self.lab.node1)
+        since_ms, wall = now_ms(), time.time()
         self.lab.power_off(self.lab.node2)
         taken = show.watch(
             "clustnode1 takes over", lambda: self._all_on(self.lab.node1), within_s=30, picture=self._lamps
         )
         self.client.settle()
         seen = self.client.see_all(since_ms - 500)
-        show.timeline(self._timeline(since_ms, wall, log_at, seen))
+        show.timeline(self._timeline(since_ms, wall, seen))
         show.line()
         ok = show.verdict(taken is not None, "clustnode1 serves all three addresses", seconds(taken))
         ok &= self._outages(seen, since_ms - 500, self.lab.node1.name)
@@ -192,10 +193,8 @@ class Story:
         claim = "nobody on the LAN ever saw an address with two owners"
         return self.show.verdict(worst < DOUBLE_MAX_MS, claim, f"{worst:.0f} ms" if doubles else "")
 
-    def _timeline(
-        self, since_ms: float, wall: float, log_at: int, seen: dict[str, Seen]
-    ) -> list[tuple[float, str, str]]:
-        """From three witnesses: the client, the observer and clustnode1's log."""
+    def _timeline(self, since_ms: float, wall: float, seen: dict[str, Seen]) -> list[tuple[float, str, str]]:
+        """From three witnesses: the client, the observer on the LAN and clustnode1 itself."""
         moments = [(0.0, "power", "clustnode2 is dead: no process, no carrier, no ARP")]
         for service in self.services:
             for outage in seen[service.name].outages:
@@ -206,27 +205,19 @@ class Story:
             claims = self.observer.claims(service.address, since_ms)
             if claims:
                 moments.append((claims[0][0] - since_ms, "LAN", f"{claims[0][1]} announces {service.address}"))
-        moments += [(at_ms, self.lab.node1.name, text) for at_ms, text in self._log_lines(self.lab.node1, log_at, wall)]
+        moments += self._told_by_hostd(self.lab.node1, wall)
         last = max((m[0] for m in moments if m[1] == "client"), default=0.0)
         return sorted(moment for moment in moments if moment[0] <= last + 300)
 
-    def _log_size(self, node: Node) -> int:
-        return node.log.stat().st_size
-
-    def _log_lines(self, node: Node, offset: int, wall: float) -> list[tuple[float, str]]:
-        """(milliseconds since ``wall``, text) of what hostd logged since."""
-        found = []
-        with node.log.open("rb") as log:
-            log.seek(offset)
-            lines = log.read().decode(errors="replace").splitlines()
-        for line in lines:
-            stamp, _, rest = line.partition(" ")
-            try:
-                at = datetime.fromisoformat(stamp).timestamp()
-            except ValueError:
-                continue
-            found.append(((at - wall) * 1000, rest.partition(": ")[2] or rest))
-        return found
+    def _told_by_hostd(self, node: Node, wall: float) -> list[tuple[float, str, str]]:
+        """What ``hostd log`` tells of the time since ``wall``: (milliseconds, who, text)."""
+        log = node.hostd("log", "--json", "-n", "200", check=False).stdout.splitlines()
+        entries = [json.loads(line) for line in log]
+        return [
+            ((entry["at"] - wall) * 1000, entry["node"], entry["text"])
+            for entry in entries
+            if entry["at"] >= wall and entry["event"] in WORTH_TELLING
+        ]
 
     # -- looks ------------------------------------------------------------------------
 
