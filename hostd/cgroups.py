@@ -79,9 +79,11 @@ class Groups(Protocol):
 class Cgroups:
     """cgroup v2: nothing escapes by forking, and one write kills all."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, own_mount: Path | None = None) -> None:
+        """``own_mount``: where we mounted the hierarchy ourselves, to be undone at the end."""
         self.base = base
         self.description = f"cgroup v2 at {base}"
+        self._own_mount = own_mount
 
     def open(self, service: str, resource: str, token: str) -> Place:
         cgroup = self._of_resource(service, resource) / f"action-{token}"
@@ -128,6 +130,8 @@ class Cgroups:
         for folder, _, _ in os.walk(self.base, topdown=False):
             with contextlib.suppress(OSError):  # busy
                 Path(folder).rmdir()
+        if self._own_mount is not None:  # the groups themselves stay: a new mount shows them again
+            subprocess.run(["umount", str(self._own_mount)], capture_output=True, timeout=10, check=False)
 
     def _of_resource(self, service: str, resource: str) -> Path:
         return self.base / f"service-{file_name(service)}" / f"resource-{file_name(resource)}"
@@ -187,41 +191,42 @@ def choose(node: str, runtime: Path) -> Groups:
     """
     place = f"{runtime.resolve()} {Path('/proc/self/ns/pid').readlink()}"
     instance = f"hostd-{file_name(node)}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
-    parent = _delegated() or _mount(runtime / "cgroup")
+    own_mount = None
+    parent = _existing()
+    if parent is None:
+        parent = own_mount = _mount(runtime / "cgroup")
     if parent is not None:
         base = parent / instance
         try:
             base.mkdir(exist_ok=True)
             if os.access(base / "cgroup.procs", os.W_OK):
-                return Cgroups(base)
+                return Cgroups(base, own_mount)
         except OSError as error:
             log.warning("no cgroup of our own at %s: %s", base, error.strerror)
     return Marks(instance)
 
 
-def _mounts() -> list[tuple[Path, str]]:
-    """Where a whole cgroup v2 hierarchy is mounted writable, and its options."""
+def _mounts() -> list[Path]:
+    """Where cgroup v2 is mounted writable."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, source = line.partition(" - ")
         fields = mount.split()
         if source.split()[0] == "cgroup2" and "rw" in fields[5].split(","):
-            found.append((Path(fields[4]), fields[3]))
+            found.append(Path(fields[4]))
     return found
 
 
-def _delegated() -> Path | None:
+def _existing() -> Path | None:
     """The cgroup that systemd gave us to keep (Delegate=yes), else the root of what is mounted."""
-    for mount, _root in _mounts():
-        own = next(
-            (e[3:] for e in Path("/proc/self/cgroup").read_text().splitlines() if e.startswith("0::")), "/"
-        )
+    for mount in _mounts():
+        own = next((e[3:] for e in Path("/proc/self/cgroup").read_text().splitlines() if e.startswith("0::")), "/")
         cgroup = mount / own.lstrip("/")
         for attribute in ("trusted.delegate", "user.delegate"):
             with contextlib.suppress(OSError):
                 if os.getxattr(cgroup, attribute) == b"1":
                     return cgroup
-        if os.access(mount, os.W_OK):
+        if os.access(mount / "cgroup.procs", os.W_OK):  # not so where another mount covers this one
             return mount
     return None
 

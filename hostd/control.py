@@ -57,7 +57,7 @@ class Control:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        umask = os.umask(0o117)  # 0660 from the first moment on; this process has no other writer now
+        umask = os.umask(0o117)  # 0660 from the first moment on
         try:
             listener.bind(str(self._path))
         finally:

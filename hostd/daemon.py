@@ -9,7 +9,6 @@ decide anything about services or peers: that is ``core/node.py``.
 
 import asyncio
 import gc
-import itertools
 import logging
 import pickle
 import signal
@@ -17,41 +16,38 @@ import socket
 import time
 from collections import deque
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final, assert_never
+from typing import Final
 
 import hostd
 from hostd import state
 from hostd.address import Addresses
 from hostd.address_tasks import AddressTasks
+from hostd.answering import Desk
 from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.control import Control
 from hostd.core import snapshot as snapshots
 from hostd.core.effects import (
-    AddressDisputed,
     AnswerOperator,
     AnyEffect,
     AnyFact,
-    ClearanceTurned,
     Exit,
     ExitKind,
 )
 from hostd.core.events import (
     AddressFound,
     AddressLost,
-    AnyCommand,
     AnyEvent,
     HeartLost,
     HeartReturned,
     Leave,
-    OperatorAsked,
     SnapshotReceived,
     Started,
     TimerFired,
 )
 from hostd.core.node import Node
 from hostd.core.snapshot import Snapshot
-from hostd.core.terms import Clearance, Incarnation, ServiceState
+from hostd.core.terms import Incarnation
 from hostd.ends import End, adopt
 from hostd.hearing import event_of, snapshot_of
 from hostd.logging_thread import log_from_a_thread
@@ -75,23 +71,8 @@ from hostd.observed import differences
 from hostd.perform import Performer
 from hostd.recorder import FORMAT, Header, Recorder, Timeline, line_of
 from hostd.registry import Registry
-from hostd.requests import (
-    SOCKET_NAME,
-    AnyAnswer,
-    AnyRequest,
-    AskLog,
-    AskStatus,
-    AskWhy,
-    LogIs,
-    Order,
-    Refused,
-    Rejected,
-    Status,
-    StatusIs,
-    Taken,
-    WhyIs,
-)
-from hostd.status import Figures, own_snapshot, status_of
+from hostd.requests import SOCKET_NAME
+from hostd.status import Figures, one_line
 
 log = logging.getLogger("hostd")
 
@@ -99,8 +80,6 @@ ALIVE_MS: Final = 500
 FLUSH_MS: Final = 1_000
 DRAIN_ROUNDS: Final = 2
 """Turns of the loop after a wake, so that tasks that were ready could put their outcomes."""
-WHY_ENTRIES_MAX: Final = 200
-"""Of the timeline, for one service."""
 EXIT_CODES: Final = {ExitKind.LEFT: 0, ExitKind.DETACHED: 0, ExitKind.STOP_FAILED: 1}
 
 
@@ -165,8 +144,6 @@ class Brain:
         self._carried: Carry | None = None
         self._peer: Snapshot | None = None
         self._figures = Figures()
-        self._asked: dict[int, asyncio.Future[AnyAnswer]] = {}
-        self._command_ids = itertools.count(1)
         self._unfinished: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
         self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
@@ -174,10 +151,14 @@ class Brain:
         self._is_born = False
         self._recorder = Recorder(directories.state, self._header, disk)
         self._timeline = Timeline(directories.state, disk)
+        self._desk = Desk(self.core, self._figures, self._timeline, self.put)
         texts = dict.fromkeys(text for service in self.plan.services for text in service.addresses)
         self._addresses = Addresses(tuple(texts), self.plan.address_lease_ms, self._address_changed)
         self._neighbours = Neighbours(
-            self._addresses, configuration.announcements, self.put, self._verification_changed
+            self._addresses,
+            configuration.announcements,
+            self.put,
+            lambda address, verified, detail: self._tasks.note_verified(address, verified, detail),
         )
         self._tasks = AddressTasks(
             self._addresses,
@@ -196,7 +177,7 @@ class Brain:
         self._host = End(host_end, self._hear_host)
         self._connect(heart_end)
         self._renew(now_ms())  # the peer gets to know at once that a brain is back
-        control = Control(self._directories.runtime / SOCKET_NAME, self._ask)
+        control = Control(self._directories.runtime / SOCKET_NAME, self._desk.ask)
         try:
             await self._addresses.open()
             await self._neighbours.open()
@@ -204,7 +185,7 @@ class Brain:
             self._inbox.appendleft(started)  # before all that was heard meanwhile
             self._is_born = True
             self._turn()  # a status can be given from here on
-            await control.open()
+            await self._open(control)
             gc.collect()
             gc.freeze()  # a collection then never walks what was imported (0.4 s were seen)
             return await self._turn_until_the_end()
@@ -213,6 +194,12 @@ class Brain:
             await self._neighbours.close()
             await self._addresses.close()
             await self._close_the_books()
+
+    async def _open(self, control: Control) -> None:
+        try:
+            await control.open()
+        except OSError as error:  # the cluster goes on without an operator's socket
+            log.error("no command can be given here: %s: %s", error.filename or "control socket", error.strerror)
 
     async def _begin(self, unfinished: tuple[str, ...]) -> Started:
         wishes, complaint = state.load_wishes(self._directories.state)
@@ -242,8 +229,8 @@ class Brain:
 
     def _turn(self) -> None:
         """Drain all input, step through it, and only then perform."""
-        self._hear_host()
         self._hear_heart()
+        self._hear_host()
         for effect in self._step_all():
             self._performer.perform(effect)
         self._keep_up_appearances(now_ms())
@@ -276,8 +263,8 @@ class Brain:
 
     def _step(self, event: AnyEvent) -> list[AnyEffect]:
         now = now_ms()
+        self._recorder.record(now, event)  # first, so that a step that fails is on record
         self._stepped_at_ms = now
-        self._recorder.record(now, event)
         return self.core.step(now, event)
 
     def _keep_up_appearances(self, now: int) -> None:
@@ -286,7 +273,7 @@ class Brain:
             self._renew(now)
         if now - self._alive_at_ms >= ALIVE_MS:
             self._alive_at_ms = now
-            self._host.send(Alive(self._status_line(), ready=True), latest=True)
+            self._host.send(Alive(one_line(self.core, now), ready=True), latest=True)
         if now - self._flushed_at_ms >= FLUSH_MS:
             self._flushed_at_ms = now
             self._recorder.flush()
@@ -296,12 +283,6 @@ class Brain:
         writings = [w for w in (self._recorder.flush(), self._timeline.flush()) if w is not None]
         if writings:
             await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=1.0)
-
-    def _status_line(self) -> str:
-        own = own_snapshot(self.core)
-        running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
-        peer = "heard" if self.core.peers.is_heard(now_ms()) else "not heard"
-        return f"{own.phase.name.lower()}, {running} services run here, {self.core.peer} {peer}"
 
     def _header(self) -> Header:
         checkpoint = pickle.dumps(self.core) if self._stepped_at_ms else b""
@@ -316,9 +297,6 @@ class Brain:
     def _address_changed(self, event: AddressLost | AddressFound) -> None:
         if self._is_born:  # what is found before is told with Started
             self.put(event)
-
-    def _verification_changed(self, address: str, verified: bool, detail: str) -> None:
-        self._tasks.note_verified(address, verified, detail)
 
     def _hear_host(self) -> None:
         for message, fds in self._host.received():
@@ -378,7 +356,7 @@ class Brain:
         if number == signal.SIGHUP:
             log.warning("conf.d is read at start only: restart hostd (hostd detach leaves the services running)")
         else:
-            self.put(OperatorAsked(next(self._command_ids), Leave()))
+            self._desk.give(Leave())
 
     # -- speaking ----------------------------------------------------------------
 
@@ -417,51 +395,14 @@ class Brain:
     def tell(self, fact: AnyFact) -> None:
         self._timeline.add(self.name, fact)
         log.info("%s", line_of(fact))
-        if isinstance(fact, AddressDisputed):
-            self._figures.disputes[fact.address] = (fact.station, now_ms())
-        elif isinstance(fact, ClearanceTurned) and self.plan.fencing:
-            self._figures.fencing_detail = "" if fact.asked or fact.clearance is not Clearance.NONE else fact.detail
+        self._figures.note(fact, now_ms())
 
     def note_unsaved(self, detail: str) -> None:
         self._figures.unsaved = detail
 
+    def answer(self, effect: AnswerOperator) -> None:
+        self._desk.answer(effect)
+
     def end(self, effect: Exit) -> None:
         if self._exit is None:
             self._exit = effect.kind
-
-    # -- the operator --------------------------------------------------------------
-
-    async def _ask(self, request: AnyRequest) -> AnyAnswer:
-        match request:
-            case AskStatus():
-                return StatusIs(self._status())
-            case AskLog(since, service, limit):
-                return LogIs(tuple(self._timeline.entries(since=since, service=service, limit=limit)))
-            case AskWhy(service):
-                if all(known.name != service for known in self.plan.services):
-                    return Rejected("unknown-service", service)
-                entries = self._timeline.entries(service=service, limit=WHY_ENTRIES_MAX)
-                return WhyIs(service, tuple(entries), self._status())
-            case Order(command):
-                return await self._order(command)
-            case _:
-                assert_never(request)
-
-    async def _order(self, command: AnyCommand) -> AnyAnswer:
-        command_id = next(self._command_ids)
-        answer: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
-        self._asked[command_id] = answer
-        self.put(OperatorAsked(command_id, command))
-        try:
-            return await answer
-        finally:
-            del self._asked[command_id]
-
-    def answer(self, effect: AnswerOperator) -> None:
-        asked = self._asked.get(effect.command_id)  # None for a signal, or if the client went away
-        if asked is not None and not asked.done():
-            refusal = effect.refusal
-            asked.set_result(Taken(effect.stamp, effect.node) if refusal is None else Refused(refusal))
-
-    def _status(self) -> Status:
-        return status_of(self.core, self._figures, now_ms(), time.time())

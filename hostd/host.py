@@ -9,7 +9,6 @@ Single-threaded, ordinary priority, one loop that polls: two sockets, two
 pidfds of the family, one pidfd per action and per watched process, signals.
 """
 
-import fcntl
 import functools
 import gc
 import logging
@@ -21,7 +20,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from hostd import cgroups, messages
+from hostd import cgroups, lock, messages
 from hostd.actions import Actions, Job, Outcome, Verb
 from hostd.api import ConfigError
 from hostd.cgroups import Groups
@@ -77,7 +76,7 @@ def serve(
     try:
         runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = acquire_lock(runtime / "lock")
+        held = lock.acquire(runtime / "lock")
     except OSError as error:
         raise ConfigError(
             f"{error.filename}: {error.strerror}; hostd needs its runtime and state directories, as root"
@@ -88,26 +87,7 @@ def serve(
     try:
         return host.loop()
     finally:
-        os.close(lock)
-
-
-def acquire_lock(path: Path) -> int:
-    """Hold the one lock of this runtime directory, waiting for it as long as it takes.
-
-    Heart and brain inherit it: while any process of an earlier hostd lives,
-    a new one waits.  The open file is the lock.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        log.warning("another hostd (%s) holds %s; waiting until it has ended", holder or "?", path)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        log.warning("%s is free", path)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+        os.close(held)
 
 
 class Host:

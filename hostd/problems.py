@@ -25,7 +25,7 @@ _ORDER: Final = {"error": 0, "warning": 1, "info": 2}
 def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -> Status:
     """The same status with its problems, worst first."""
     found = [
-        *_of_peer(status, core, now_ms),
+        *_of_peer(status, core, figures, now_ms),
         *_of_links(status, core),
         *_of_services(status),
         *_of_addresses(status, figures, now_ms),
@@ -36,11 +36,13 @@ def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -
     return msgspec.structs.replace(status, problems=tuple(found))
 
 
-def _of_peer(status: Status, core: "Node", now_ms: int) -> Iterator[Problem]:
+def _of_peer(status: Status, core: "Node", figures: "Figures", now_ms: int) -> Iterator[Problem]:
     peer = core.peer
     state = status.nodes[peer].state
     about = {"node": peer}
     if core.pair.phase is Phase.PEER_LOST:
+        if figures.clearing_detail and not core.plan.fencing:
+            yield Problem("error", "takeover-waits", about | {"detail": figures.clearing_detail})
         yield Problem("error", "peer-lost", about | {"fencing": status.fencing.mode})
     elif core.pair.phase in (Phase.JOINING, Phase.STARTUP_FENCING) and not status.nodes[core.peer].heard:
         left_ms = max(0, core.plan.timers.initdead_ms - core.peers.silence_ms(now_ms))
@@ -129,8 +131,8 @@ def _of_agreement(status: Status, core: "Node") -> Iterator[Problem]:
 def _of_this_node(core: "Node", figures: "Figures") -> Iterator[Problem]:
     if not core.plan.fencing:
         yield Problem("warning", "no-fencing", {})
-    elif figures.fencing_detail:
-        yield Problem("error", "fencing-failed", {"detail": figures.fencing_detail})
+    elif figures.clearing_detail and core.pair.seeks_clearance:
+        yield Problem("error", "fencing-failed", {"detail": figures.clearing_detail})
     if figures.heart_lost:
         yield Problem("error", "no-heart", {"detail": figures.heart_lost})
     elif figures.heart is not None and not figures.heart.realtime:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from hostd.core.effects import AddressDisputed, AnyFact, ClearanceTurned
 from hostd.core.node import Node
 from hostd.core.plan import Service
 from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
@@ -43,10 +44,18 @@ class Figures:
     """Newer than what was published, per address."""
     disputes: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     """Address → the other station that claimed it last, and when (ms)."""
-    fencing_detail: str = ""
-    """Of the newest attempt to fence that failed."""
+    clearing_detail: str = ""
+    """Why the newest attempt to clear the silent peer (by fencing or guard) came to nothing."""
     unsaved: str = ""
     """Why the operator's wishes are not on the disk."""
+
+    def note(self, fact: AnyFact, now_ms: int) -> None:
+        """Keep what a later status needs of a fact."""
+        if isinstance(fact, AddressDisputed):
+            self.disputes[fact.address] = (fact.station, now_ms)
+        elif isinstance(fact, ClearanceTurned):
+            is_failure = not fact.asked and fact.clearance is Clearance.NONE
+            self.clearing_detail = fact.detail if is_failure else ""
 
 
 _WEIGHT: Final = {
@@ -88,13 +97,21 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         services=services,
         fencing=FencingStatus(
             mode="required" if core.plan.fencing else "none",
-            ready=core.plan.fencing and not figures.fencing_detail,
+            ready=core.plan.fencing and not figures.clearing_detail,
             clearance=core.clearance.name.lower(),
         ),
         wishes=tuple(_wish(wish, own, peer) for wish in own.wishes),
         figures=dict(figures.counters),
     )
     return problems_of(status, core, figures, now_ms)
+
+
+def one_line(core: Node, now_ms: int) -> str:
+    """For ``systemctl status``."""
+    own = own_snapshot(core)
+    running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
+    heard = "heard" if core.peers.is_heard(now_ms) else "not heard"
+    return f"{own.phase.name.lower()}, {running} services run here, {core.peer} {heard}"
 
 
 def _own_node(core: Node, figures: Figures) -> NodeStatus:
@@ -116,6 +133,7 @@ def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
     name = core.peer
     if heard and peer is not None:
         fit = peer.phase in (Phase.ALONE, Phase.PEER_LOST) or peer.confirmed
+        fit = fit and peer.mode is not Mode.RESTARTING
         state = _wished_state(core, name, peer, "online" if fit else "pending")
     elif core.clearance in (Clearance.FENCED, Clearance.CONFIRMED):
         state = "fenced"
@@ -148,12 +166,12 @@ def _wished_state(core: Node, name: str, snapshot: Snapshot, state: str) -> str:
 
 
 def _links(core: Node, figures: Figures, now_ms: int) -> dict[str, LinkStatus]:
-    heart = figures.heart
+    heart, heard = figures.heart, core.peers.is_heard(now_ms)
     links = {}
     for view in core.peers.links:
         gap_ms = heart.gap_max_ms.get(view.name) if heart else None
         links[view.name] = LinkStatus(
-            send="up" if view.send_up else "down",
+            send="up" if view.send_up and heard else "down",  # a silent peer's last word on it is void
             receive="up" if view.receive_up else "down",
             late_max_ms=None if gap_ms is None else max(0, gap_ms - core.plan.timers.keepalive_ms),
             last_heard_ms=None if view.heard_at_ms is None else max(0, now_ms - view.heard_at_ms),

@@ -42,8 +42,9 @@ def carry_out(
     ``said``: what is printed once the order is taken; ``done``: made of the
     answer, judges each status.
     """
-    runtime = options.runtime(namespace)
+    runtime, began = options.runtime(namespace), time.monotonic()
     try:
+        before = ask.status(runtime)
         taken = ask.order(runtime, command)
     except ask.Unanswered as error:
         return ask.complain(error)
@@ -52,7 +53,7 @@ def carry_out(
         _wait_until_held(runtime, taken)
         if namespace.no_wait:
             return ExitCode.DONE
-        return _wait(runtime, done(taken), namespace.timeout)
+        return _wait(runtime, done(taken), began, before, namespace.timeout)
     except ask.Unanswered as error:
         return ask.complain(error)
 
@@ -73,8 +74,9 @@ def _wait_until_held(runtime: Path, taken: Taken) -> None:
         time.sleep(POLL_S)
 
 
-def _wait(runtime: Path, done: Done, timeout_s: float) -> int:
-    began, seen = time.monotonic(), dict[str, str]()
+def _wait(runtime: Path, done: Done, began: float, before: Status, timeout_s: float) -> int:
+    seen: dict[str, str] = {}
+    _show_changes(before, seen)
     while True:
         status = ask.status(runtime, retry_s=5.0)
         _show_changes(status, seen)

@@ -16,6 +16,8 @@ import msgspec
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
+from hostd.core.effects import ResourceTurned
+from hostd.core.terms import ResourceState
 from hostd.requests import AskLog, Entry, LogIs
 
 EPILOG: Final = """\
@@ -33,6 +35,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("service", nargs="?", default="", metavar="SERVICE")
     parser.add_argument("--since", type=moment, default=0.0, metavar="T", help="10m, 2h, 1d, or a date and time")
     parser.add_argument("-n", type=int, default=100, metavar="N", help="at most the newest N (default 100)")
+    parser.add_argument("--all", action="store_true", help="each step of each resource, too")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run)
 
@@ -57,12 +60,21 @@ def run(namespace: argparse.Namespace) -> int:
         print(f"(no daemon: from the files in {options.directories(namespace).state})", file=sys.stderr)
     paper = Paper()
     for entry in entries:
+        if not namespace.all and is_detail(entry):
+            continue
         if namespace.json:
             paper.line(json.dumps(named(entry)))
         else:
             at = datetime.datetime.fromtimestamp(entry.at).strftime("%m-%d %H:%M:%S.%f")[:-3]
-            paper.line(f"{paper.colour(at, 'dim')}  {entry.node}  {sentences.fact(entry.fact)}")
+            paper.line(f"{paper.colour(at, 'dim')}  {entry.node}  {sentences.entry(entry)}")
     return ExitCode.DONE
+
+
+def is_detail(entry: Entry) -> bool:
+    """A step of a resource that went well: the service's own line tells enough."""
+    fact = entry.fact
+    troubled = (ResourceState.FAILED, ResourceState.BLOCKED)
+    return isinstance(fact, ResourceTurned) and fact.state not in troubled and not fact.detail
 
 
 def _from_files(namespace: argparse.Namespace) -> list[Entry]:
@@ -87,7 +99,7 @@ def named(entry: Entry) -> dict[str, Any]:
             fields[name] = {key: _plain(getattr(value, key)) for key in value.__struct_fields__}
         else:
             fields[name] = _plain(value)
-    fields["text"] = sentences.fact(entry.fact)
+    fields["text"] = sentences.entry(entry)
     return fields
 
 

@@ -31,7 +31,7 @@ from hostd.core.effects import (
 from hostd.core.events import AnyCommand
 from hostd.core.snapshot import WishKind
 from hostd.core.terms import Clearance, Phase, ServiceState, Why
-from hostd.requests import Problem, Rejected, Status
+from hostd.requests import Entry, Problem, Rejected, Status
 
 WHY: Final[dict[Why, str]] = {
     Why.STARTED: "the daemon has just started",
@@ -134,6 +134,10 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "peer-lost": (
         "{node} is silent on every link; its services are not touched before it is known to be off.",
         "Look at {node}. If it is off for certain: hostd confirm-down {node}",
+    ),
+    "takeover-waits": (
+        "Services of {node} are not taken over yet: {detail}.",
+        "Addresses that still answer are still served. If no station answers, no silence counts: see to this node's own way to the LAN (carrier, gateway).",
     ),
     "waiting-for-peer": (
         "Waiting for {node}, which has not been heard since this daemon started ({seconds} s left).",
@@ -279,11 +283,17 @@ def rejected(answer: Rejected) -> str:
     }[answer.reason]
 
 
-def fact(what: AnyFact) -> str:
-    """One fact of the timeline, without its time and node."""
+def entry(what: Entry) -> str:
+    """One entry of the timeline, without its time and node."""
+    return fact(what.fact, cause=not what.observed)
+
+
+def fact(what: AnyFact, *, cause: bool = True) -> str:
+    """One fact in words.  ``cause`` False: without its reason (what was read
+    from the peer's snapshots has none that is known here)."""
     match what:
         case PhaseChanged():
-            return _phase(what)
+            return _phase(what) + _cause(what.why, cause)
         case LinkTurned():
             heard = "the other node" if what.direction is LinkDirection.RECEIVE else "the other node hears us"
             if what.direction is LinkDirection.RECEIVE:
@@ -294,7 +304,7 @@ def fact(what: AnyFact) -> str:
             return f"link {what.link} {state}" + (f": {what.detail}" if what.detail else "")
         case ServiceAssigned():
             where = ", ".join(what.owners) or "no node"
-            return f"{what.service} is assigned to {where}: {WHY[what.why]}"
+            return f"{what.service} is assigned to {where}" + _cause(what.why, cause)
         case ServiceTurned():
             return f"{what.service} {STATES[what.state]}: {WHY[what.why]}" + (
                 f" ({what.detail})" if what.detail else ""
@@ -325,7 +335,11 @@ def _phase(what: PhaseChanged) -> str:
     text = PHASES[what.phase]
     if what.phase is Phase.MEMBER:
         text = f"is a member of view {what.view}" if what.confirmed else f"accepted view {what.view}"
-    return f"{text}: {WHY[what.why]}"
+    return text
+
+
+def _cause(why: Why, is_known: bool) -> str:
+    return "" if not is_known or why is Why.ORDERED else f": {WHY[why]}"
 
 
 def _wish(kind: WishKind, subject: str, value: str) -> str:

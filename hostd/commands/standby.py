@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, Final
 
-from hostd.commands import follow, options
+from hostd.commands import ask, follow, options
 from hostd.core.events import SetStandby
 from hostd.requests import Status
 
@@ -24,7 +24,10 @@ def register(subparsers: Any) -> None:
 
 
 def run(namespace: argparse.Namespace) -> int:
-    node = namespace.target or options.node(namespace)
+    try:
+        node = namespace.target or ask.status(options.runtime(namespace)).node
+    except ask.Unanswered as error:
+        return ask.complain(error)
     said = f"{node} goes to standby" if namespace.standby else f"{node} may run services again"
     return follow.carry_out(
         namespace,

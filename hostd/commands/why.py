@@ -55,7 +55,7 @@ def run(namespace: argparse.Namespace) -> int:
             "service": answer.service,
             "status": plain(service),
             "because": sentences.because(service.why),
-            "chain": [{"at": entry.at, "node": entry.node, "text": sentences.fact(entry.fact)} for entry in chain],
+            "chain": [{"at": entry.at, "node": entry.node, "text": sentences.entry(entry)} for entry in chain],
         }
         print(json.dumps(facts, indent=2))
     else:
@@ -89,7 +89,7 @@ def show(name: str, service: ServiceStatus, chain: list[Entry], status: Status, 
     paper.line()
     for entry in chain:
         at = datetime.datetime.fromtimestamp(entry.at).strftime("%m-%d %H:%M:%S.%f")[:-3]
-        paper.wrapped(f"{at}  {entry.node}", sentences.fact(entry.fact), indent=33)
+        paper.wrapped(f"{at}  {entry.node}", sentences.entry(entry), indent=33)
     paper.line()
     for node, instance in service.instances.items():
         remarks = [instance.state]

@@ -187,13 +187,20 @@ class Lab:
     # -- what the switch lets pass ------------------------------------------------------
 
     def block_lan_heartbeats(self) -> None:
-        """UDP heartbeats between the nodes vanish in the switch; ARP and all else passes."""
-        self._filter(f"udp dport {HEARTBEAT_PORT} drop")
+        """UDP heartbeats between the nodes vanish in the switch; ARP and all else passes.
+
+        Only there: the crossover cable stands in the same namespace.
+        """
+        self._filter(f"iifname {self._lan_ports} udp dport {HEARTBEAT_PORT} drop")
 
     def block_between_nodes(self) -> None:
         """Nothing passes between the nodes on the client LAN, not even ARP; each still has the clients."""
-        ports = " , ".join(f'"{self._ports(node)[0]}"' for node in self.nodes)
-        self._filter(f"iifname {{ {ports} }} oifname {{ {ports} }} drop")
+        self._filter(f"iifname {self._lan_ports} oifname {self._lan_ports} drop")
+
+    @property
+    def _lan_ports(self) -> str:
+        ports = ", ".join(f'"{self._ports(node)[0]}"' for node in self.nodes)
+        return f"{{ {ports} }}"
 
     def block_from(self, node: Node) -> None:
         """One way only: nothing that this node sends on the client LAN reaches the other node."""

@@ -31,14 +31,15 @@ def lose(cluster: Cluster, link: str) -> None:
 
 def restore(cluster: Cluster, link: str) -> None:
     CABLES[link][1](cluster.lab)
-    wait_until(
-        lambda: all(
-            cluster.link(node, link) | {"receive": "up", "send": "up"} == cluster.link(node, link)
-            for node in cluster.lab.nodes
-        ),
-        f"{link} is up again for both, in both directions",
-        within_s=8,
-    )
+    both_ways = {"receive": "up", "send": "up"}
+    try:
+        wait_until(
+            lambda: all(both_ways.items() <= cluster.link(node, link).items() for node in cluster.lab.nodes),
+            f"{link} is up again for both, in both directions",
+            within_s=8,
+        )
+    except AssertionError as late:
+        raise AssertionError(f"{late}\n{cluster.picture()}") from None
 
 
 def test_each_link_in_turn_may_fail(cluster: Cluster) -> None:
