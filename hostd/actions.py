@@ -195,6 +195,7 @@ class Actions:
                 self._close(running, ok=False)
             elif running.stage is not _Stage.STUCK:
                 self._kill(running, daemons=False)
+                running.grace_until_ms = 0  # daemons may stay: only the child itself is waited for
                 self._enter(running, _Stage.DYING, DEATH_MAX_MS)
 
     @property
@@ -306,7 +307,7 @@ class Actions:
         if running.stage is _Stage.STUCK:
             self._close(running, ok=False)
         elif running.stage is _Stage.DYING:
-            self._finish_killed(running)
+            self._await_death(running)
         elif running.stage is _Stage.RUNNING:
             running.answer = answer or Answer(ok=False, reason=_died(running.job.verb, status))
             if running.job.verb is Verb.STOP and running.answer.ok:
@@ -326,7 +327,7 @@ class Actions:
             self._kill_all(running)
         else:
             assert running.stage is _Stage.DYING, running.stage
-            self._finish_killed(running)
+            self._await_death(running)
 
     def _collect(self, running: _Running) -> None:
         """Fork the collector of evidence; what hangs is killed when it has ended."""
@@ -372,10 +373,18 @@ class Actions:
     def _kill_all(self, running: _Running) -> None:
         self._drop_collector(running)
         self._kill(running, daemons=True)
+        running.grace_until_ms = now_ms() + DEATH_MAX_MS
+        self._enter(running, _Stage.DYING, DEATH_MAX_MS)
         if running.reaped:
+            self._await_death(running)
+
+    def _await_death(self, running: _Running) -> None:
+        """SIGKILL takes a moment: no outcome while something that was killed may still act."""
+        late = now_ms() >= running.grace_until_ms
+        if not running.reaped or late or not self._groups.in_action(running.place, running.pid):
             self._finish_killed(running)
         else:
-            self._enter(running, _Stage.DYING, DEATH_MAX_MS)
+            self._enter(running, _Stage.DYING, LINGER_MS)
 
     def _kill(self, running: _Running, *, daemons: bool) -> None:
         if not running.reaped:  # first: a newborn child has not entered its group yet

@@ -8,6 +8,7 @@ the loop.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -33,6 +34,8 @@ IDLE_MAX_S: Final = 60.0
 """A client that asks nothing for so long is sent away."""
 WRITE_MAX_S: Final = 5.0
 """A client that does not read its answer for so long is sent away."""
+TURN_AWAY_S: Final = 1.0
+"""How long a client that is to be refused has for its request."""
 ANSWER_MAX_S: Final = 10.0
 """The core answers in one step; longer means that the brain is in trouble."""
 
@@ -83,9 +86,9 @@ class Control:
         self._clients.add(task)
         try:
             if not self._is_allowed(writer):
-                await _write(writer, Rejected("not-allowed"))
+                await _turn_away(reader, writer, Rejected("not-allowed"))
             elif len(self._clients) > CLIENTS_MAX:
-                await _write(writer, Rejected("busy"))
+                await _turn_away(reader, writer, Rejected("busy"))
             else:
                 await self._converse(reader, writer)
         except (OSError, TimeoutError, asyncio.CancelledError):
@@ -134,6 +137,14 @@ class Control:
                 return await self._ask(request)
         except TimeoutError:
             return Rejected("too-slow")
+
+
+async def _turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Rejected) -> None:
+    """Answer after the request was read: a client whose request is cut off never sees the answer."""
+    with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        async with asyncio.timeout(TURN_AWAY_S):
+            await reader.readuntil(b"\n")
+    await _write(writer, answer)
 
 
 async def _write(writer: asyncio.StreamWriter, answer: AnyAnswer) -> None:

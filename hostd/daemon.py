@@ -102,7 +102,8 @@ def run(
     asyncio.set_event_loop(loop)
     with log_from_a_thread():
         try:
-            return loop.run_until_complete(_live(configuration, directories, disk, host_end, heart_end))
+            brain = Brain(configuration, directories, disk, loop)
+            return loop.run_until_complete(brain.live(host_end, heart_end))
         except Exception:
             # The edge of the process: whatever it is, it must be in the log before the host forks the next brain.
             log.exception("the brain ends by a defect of its own")
@@ -111,30 +112,18 @@ def run(
             disk.shutdown(wait=False, cancel_futures=True)  # a hung disk must not keep us
 
 
-async def _live(
-    configuration: Configuration,
-    directories: Directories,
-    disk: Executor,
-    host_end: socket.socket,
-    heart_end: socket.socket,
-) -> int:
-    incarnation = state.next_incarnation(directories.state)  # before anything waits for this loop
-    brain = Brain(configuration, directories, incarnation, disk)
-    return await brain.live(host_end, heart_end)
-
-
 class Brain:
-    """The loop and everything that it holds together.  One per process, made in its loop."""
+    """The loop and everything that it holds together; made before the loop runs."""
 
     def __init__(
         self,
         configuration: Configuration,
         directories: Directories,
-        incarnation: Incarnation,
         disk: Executor,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.plan, self.name = configuration.plan, configuration.node
-        self.incarnation = incarnation
+        self.incarnation = state.next_incarnation(directories.state)  # blocks: nothing waits for the loop yet
         self.core = Node(self.plan, self.name)
         self._directories = directories
         self._inbox: deque[AnyEvent] = deque()
@@ -144,7 +133,7 @@ class Brain:
         self._carried: Carry | None = None
         self._peer: Snapshot | None = None
         self._figures = Figures()
-        self._unfinished: asyncio.Future[tuple[str, ...]] = asyncio.get_running_loop().create_future()
+        self._unfinished: asyncio.Future[tuple[str, ...]] = loop.create_future()
         self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
         self._exit: ExitKind | None = None

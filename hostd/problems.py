@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hostd.core.node import Node
     from hostd.status import Figures
 
-DISPUTE_MS: Final = 60_000
+DISPUTE_MS: Final = 15_000
 """A foreign claim to an address of ours is shown for so long."""
 _ORDER: Final = {"error": 0, "warning": 1, "info": 2}
 

@@ -33,7 +33,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    namespace = parser().parse_args(argv)
+    top = parser()
+    namespace, more = top.parse_known_args(argv)
+    if more and hasattr(namespace, "params") and all("=" in word and word[0] != "-" for word in more):
+        namespace.params += more  # argparse takes no key=value that comes after an option
+    elif more:
+        top.error(f"unrecognized arguments: {' '.join(more)}")
     run: Callable[[argparse.Namespace], int] = namespace.run
     try:
         return run(namespace)

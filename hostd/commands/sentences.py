@@ -137,7 +137,8 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "takeover-waits": (
         "Services of {node} are not taken over yet: {detail}.",
-        "Addresses that still answer are still served. If no station answers, no silence counts: see to this node's own way to the LAN (carrier, gateway).",
+        "What still answers is still served. If no station answered, silence proves nothing: "
+        "see to this node's own way to the LAN (carrier, gateway).",
     ),
     "waiting-for-peer": (
         "Waiting for {node}, which has not been heard since this daemon started ({seconds} s left).",
@@ -306,9 +307,8 @@ def fact(what: AnyFact, *, cause: bool = True) -> str:
             where = ", ".join(what.owners) or "no node"
             return f"{what.service} is assigned to {where}" + _cause(what.why, cause)
         case ServiceTurned():
-            return f"{what.service} {STATES[what.state]}: {WHY[what.why]}" + (
-                f" ({what.detail})" if what.detail else ""
-            )
+            detail = f" ({what.detail})" if what.detail else ""
+            return f"{what.service} {STATES[what.state]}{_cause(what.why, cause)}{detail}"
         case ResourceTurned():
             detail = f" ({what.detail})" if what.detail else ""
             return f"{what.service}: {what.resource} {what.state.name.lower()}{detail}"

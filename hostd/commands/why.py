@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
+from hostd.commands.log import is_detail
 from hostd.commands.paper import Paper
 from hostd.core.effects import (
     AddressChecked,
@@ -23,7 +24,7 @@ from hostd.core.effects import (
 from hostd.core.snapshot import WishKind
 from hostd.requests import AskWhy, Entry, ServiceStatus, Status, WhyIs, plain
 
-SHOWN: Final = 12
+SHOWN: Final = 16
 """Steps of the chain; mostly enough for the last change and the one before it."""
 
 EPILOG: Final = """\
@@ -67,8 +68,10 @@ def concerns(entry: Entry, name: str, service: ServiceStatus) -> bool:
     """Is this a link of the chain: of the service itself, or of what decides over all services?"""
     fact = entry.fact
     match fact:
-        case ServiceAssigned() | ServiceTurned() | ResourceTurned():
+        case ServiceAssigned() | ServiceTurned():
             return fact.service == name
+        case ResourceTurned():
+            return fact.service == name and (len(service.resources) > 1 or not is_detail(entry))
         case PlansDiffer():
             return fact.service in ("", name)
         case AddressChecked() | AddressDisputed():

@@ -63,6 +63,7 @@ def members(state: State, word: Snapshot | None) -> Members:
     if state.pair.phase is Phase.ALONE:
         return situation.members_alone(
             state.plan, state.me, state.reports(), state.clearance, word, state.peers.last_word,
+            fencing=state.fencing,
             new_life=state.peers.incarnation > state.pair.settled,
             address_fell_silent=state.address_fell_silent,
         )  # fmt: skip

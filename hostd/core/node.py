@@ -238,7 +238,10 @@ class Node(State):
         membership.settle_disputes(self, now_ms)
         for _ in range(ROUNDS_MAX):
             before = len(effects)
+            stand = (self.pair.phase, self.pair.confirmed, self.pair.view)
             effects += membership.turn(self, now_ms)
+            if stand != (self.pair.phase, self.pair.confirmed, self.pair.view):
+                continue  # nobody climbs before membership has come to rest
             duties.obey(self, now_ms)
             effects += duties.assign(self, now_ms)
             duties.obey(self, now_ms)

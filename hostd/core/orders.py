@@ -4,7 +4,7 @@ the phase, the assignment, and what the service needs or is needed by.
 Refuses to know rungs and actions.
 """
 
-from hostd.core import situation
+from hostd.core import duties, situation
 from hostd.core.plan import Service
 from hostd.core.services import Ladder, Order, Want
 from hostd.core.state import State
@@ -36,6 +36,8 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     if assignment is None or state.me not in assignment.owners:
         why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
         return Want(Order.STOP if assignment is not None else Order.HOLD, why, free=free)
+    if phase is Phase.ALONE and ladder.state is not ServiceState.RUNNING and _is_claimed(state, now_ms, service):
+        return Want(Order.HOLD, Why.WAITS_FOR_STOP, free=free)
     needs = [state.ladders[name] for name in service.requires]
     if not ladder.state.is_stopped and not all(need.serves for need in needs):
         return Want(Order.STOP, Why.REQUIREMENT_MISSING, free=free)
@@ -65,3 +67,13 @@ def is_settled(state: State, now_ms: int, name: str) -> bool:
         return True
     done = (ServiceState.RUNNING, ServiceState.FAILED, ServiceState.BLOCKED)
     return any(state in done for state in states)
+
+
+def _is_claimed(state: State, now_ms: int, service: Service) -> bool:
+    """While we are ALONE, a life of the peer that our clearance does not cover
+    may be running it: it gives way when it hears us, and not before then do we
+    start anything, not even what we have already assigned to ourselves."""
+    known = duties.members(state, state.peers.word(now_ms))
+    if service.everywhere:
+        return False
+    return known.outside_unknown or situation.runs_there((known.outside or {}).get(service.name))

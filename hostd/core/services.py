@@ -192,13 +192,15 @@ class Ladder:
                 self._failed(now_ms, rung, Why.PROCESS_EXITED, resource)
 
     def clean_up(self) -> None:
-        """Forget failures; what is not plainly running or stopped is probed again."""
+        """Forget failures; what failed or could not be stopped is stopped again and
+        verified (a monitor alone does not see what a broken stop left behind)."""
         self.failures.clear()
         self.banned = self.gave_up = self.brief = self.conflict = False
         self.retry_at_ms = self.ban_ends_at_ms = None
         for rung in self.rungs:
             if rung.request_id is None and rung.state in (ResourceState.FAILED, ResourceState.BLOCKED):
-                rung.turn(ResourceState.UNKNOWN)
+                rung.turn(ResourceState.FAILED)
+                self.unfinished = True
 
     def drop_addresses(self, ids: Ids) -> list[AnyEffect]:
         """Addresses off at once, whatever else is under way."""
@@ -416,10 +418,10 @@ class Ladder:
 
     def _name_state(self, now_ms: int, want: Want) -> None:
         states = [rung.state for rung in self.rungs]
-        if self.unfinished or ResourceState.UNKNOWN in states:
-            state = ServiceState.UNKNOWN
-        elif ResourceState.BLOCKED in states:
+        if ResourceState.BLOCKED in states:
             state = ServiceState.BLOCKED
+        elif self.unfinished or ResourceState.UNKNOWN in states:
+            state = ServiceState.UNKNOWN
         elif all(s is ResourceState.STOPPED for s in states):
             state = ServiceState.FAILED if self.banned else ServiceState.STOPPED
         elif all(s is ResourceState.RUNNING for s in states):

@@ -6,6 +6,7 @@ structure that one of the machines takes.
 """
 
 from hostd.core.assignments import Members
+from hostd.core.pair import NEWCOMER
 from hostd.core.placement import Circumstances
 from hostd.core.plan import Plan, Service
 from hostd.core.services import Ladder
@@ -84,6 +85,7 @@ def members_alone(
     word: Snapshot | None,
     last_word: Snapshot | None,
     *,
+    fencing: bool,
     new_life: bool,
     address_fell_silent: bool,
 ) -> Members:
@@ -94,12 +96,16 @@ def members_alone(
     no more, which without fencing is the proof for services without one.
     """
     mine = {me: reports}
-    if word is not None:
-        return Members(mine, outside=word.services)
-    if new_life:
-        return Members(mine, outside=last_word.services if last_word else None, outside_unknown=last_word is None)
-    if clearance is Clearance.GUARD and not address_fell_silent:
+    provable: tuple[str, ...] | None = None
+    if clearance is not Clearance.FENCED and clearance is not Clearance.CONFIRMED and not fencing:
+        # The peer may act alone by its own guard: only what has an address is kept apart.
         provable = tuple(s.name for s in plan.services if s.addresses or s.without_fencing or s.everywhere)
+    last = word if word is not None else last_word
+    if word is not None or new_life:
+        if last is None or last.phase not in (*NEWCOMER, Phase.LEFT):
+            return Members(mine, outside_unknown=True)  # it lives, and one of us has yet to yield
+        return Members(mine, outside=last.services, provable=None if word is not None else provable)
+    if clearance is Clearance.GUARD and not address_fell_silent:
         return Members(mine, provable=provable)
     return Members(mine)
 

@@ -111,43 +111,48 @@ def _distance(effect: AnyEffect, last: int) -> AnyEffect:
     return effect
 
 
+PLAIN: Final = (str, bool, type(None), bytes)
+
+
 def _form(value: Any, now_ms: int, last: int, name: str) -> Any:
     """The canonical form of one value under its attribute's name."""
-    if value is None or type(value) in (str, bool):
+    kind = type(value)
+    if kind in PLAIN:
         return value
-    if type(value) is int:
-        if name.endswith("_at_ms") or name in TIMES:
+    if kind is int:
+        if name in TIMES or name.endswith("_at_ms"):
             return max(value - now_ms, -AGE_MAX_MS)
         if name.endswith("_id"):
             return last - value
         return min(value, 2) if name == "attempts" else value
+    if kind is dict:
+        return tuple([(k, _form(v, now_ms, last, name)) for k, v in value.items()])
+    if kind is list or isinstance(value, tuple):
+        return tuple([_form(v, now_ms, last, name) for v in value])
     if isinstance(value, enum.Enum):
-        return (name, value.value)
-    if isinstance(value, dict):
-        return tuple((_form(k, now_ms, last, ""), _form(v, now_ms, last, name)) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(_form(v, now_ms, last, name) for v in value)
-    if isinstance(value, Snapshot):
+        return kind.__name__, value.value
+    if kind is Snapshot:
         services = {n: msgspec.structs.replace(r, since_ms=0) for n, r in value.services.items()}
         return encode(msgspec.structs.replace(value, version=0, services=services))
-    if isinstance(value, Peers):
+    if kind is Peers:
         # Silence is counted from the later of the two; the earlier one does not matter.
         value = copy.copy(value)
         value.listening_since_at_ms = max(value.listening_since_at_ms, value.echo_at_ms or 0)
-    return (type(value).__name__, *[_form(v, now_ms, last, n) for n, v in _fields(value) if n not in LEFT_OUT])
-
-
-_FIELDS: dict[type[Any], tuple[str, ...]] = {}
-
-
-def _fields(value: Any) -> list[tuple[str, Any]]:
-    kind = type(value)
-    names = _FIELDS.get(kind)
+    names = _NAMES.get(kind)
     if names is None:
-        found: list[str] = []
-        for base in reversed(kind.__mro__):
-            found += [n for n in getattr(base, "__slots__", ()) if n not in found]
-        found += [n for n in getattr(kind, "__struct_fields__", ()) if n not in found]
-        names = _FIELDS[kind] = tuple(n for n in found if not n.startswith("__"))
-    told = [(n, getattr(value, n)) for n in names if hasattr(value, n)]
-    return told + (list(value.__dict__.items()) if hasattr(value, "__dict__") else [])
+        names = _NAMES[kind] = _names(value)
+    return kind, *[_form(getattr(value, n), now_ms, last, n) for n in names]
+
+
+_NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """The attributes of this kind of thing that matter; all are set when it is made."""
+    kind = type(value)
+    found: list[str] = []
+    for base in reversed(kind.__mro__):
+        found += [n for n in getattr(base, "__slots__", ()) if n not in found]
+    found += [n for n in getattr(kind, "__struct_fields__", ()) if n not in found]
+    found += list(getattr(value, "__dict__", {}))
+    return tuple(n for n in found if n not in LEFT_OUT and not n.startswith("__"))
