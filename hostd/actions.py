@@ -24,15 +24,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
-from hostd import action_child, evidence, processes
+from hostd import action_child, evidence, leftovers, processes
 from hostd.action_child import Answer, Task
-from hostd.api import ConfigError, Health
+from hostd.api import ConfigError
 from hostd.cgroups import Groups, Place
 from hostd.clock import now_ms
+from hostd.jobs import Job, Outcome, Verb
 from hostd.records import Record, Records, file_name
 from hostd.registry import Agent, Registry
 
@@ -48,49 +49,6 @@ LINGER_MS: Final = 20
 OUTPUT_MAX: Final = 1_000_000
 """Bytes of output kept per resource and action; beyond, it starts over."""
 OUTPUT_SHOWN: Final = 2_000
-
-
-class Verb(enum.Enum):
-    """What an agent can be asked; the value is the name of its hook."""
-
-    START = "start"
-    STOP = "stop"
-    MONITOR = "monitor"
-    VALIDATE = "validate"
-
-    @property
-    def changes(self) -> bool:
-        return self is Verb.START or self is Verb.STOP
-
-
-class Job(msgspec.Struct, frozen=True):
-    """One action that is asked for.  ``agent`` is the reference after ``agent =``."""
-
-    service: str
-    resource: str
-    agent: str
-    verb: Verb
-    params: dict[str, Any]
-    timeout_ms: int
-    depth: int = 0
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """How it ended."""
-
-    ok: bool
-    health: Health | None = None
-    timed_out: bool = False
-    leftovers: int = 0
-    """After a stop: processes of the resource that are still there."""
-    reason: str = ""
-    cure: str = ""
-    took_ms: int = 0
-    evidence: str = ""
-    main_pid: int = 0
-    main_started: int = 0
-    output: str = ""
-    """The end of what it printed."""
 
 
 Done = Callable[[Outcome], None]
@@ -156,7 +114,7 @@ class Actions:
         for record in self._records.all(self._boot):
             if record.ended:
                 continue
-            self._kill_leftover(record)
+            leftovers.kill(record, self._groups)
             if record.changes:
                 self._records.write(msgspec.structs.replace(record, ended=True))
             else:
@@ -456,21 +414,6 @@ class Actions:
     def _enter(self, running: _Running, stage: _Stage, for_ms: int) -> None:
         running.stage = stage
         running.until_ms = now_ms() + for_ms
-
-    def _kill_leftover(self, record: Record) -> None:
-        """Kill the processes of an action whose host died; never a number that was used again."""
-        place = Place(record.service, record.resource, record.token, record.cgroup)
-        log.warning("an earlier hostd left its %s of %s unfinished", record.action, record.resource)
-        if record.pid == 0:  # it had not begun: no daemon can be its doing
-            self._groups.kill(place, -1, daemons=True)
-        elif record.cgroup or processes.is_same(record.pid, record.started):
-            self._groups.kill(place, record.pid, daemons=False)
-        else:
-            for process in self._groups.in_action(place, session=-1):
-                if process.session == record.pid:
-                    processes.kill(process)
-        if record.cgroup:
-            self._groups.close(place)
 
 
 def _private(folder: Path) -> Path:

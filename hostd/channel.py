@@ -99,9 +99,7 @@ class Channel:
             if self._link is None and now_ms >= self._retry_at_ms:
                 self._retry_at_ms = now_ms + BROKEN_RETRY_MS
                 self._link = self._open_link(self._settings)
-                self._broken = (
-                    "" if self._link is not None else f"no plugin brings type {self._settings.type}"
-                )
+                self._broken = "" if self._link is not None else f"no plugin brings type {self._settings.type}"
             if self._link is not None:
                 self._link.tick(now_ms)
         except Exception as error:  # noqa: BLE001 - as above
@@ -146,11 +144,7 @@ class Channel:
         it by now (``held``): a line so slow that versions change faster than
         it carries one would otherwise never bring any.
         """
-        if (
-            not self._parts
-            or self._parts[0].version <= held
-            or self._next_part >= len(self._parts) + ANSWER_BEATS
-        ):
+        if not self._parts or self._parts[0].version <= held or self._next_part >= len(self._parts) + ANSWER_BEATS:
             self._parts, self._next_part = split(version, body, self.mtu), 0
         if self._next_part < len(self._parts):
             return self._parts[self._next_part]

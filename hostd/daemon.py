@@ -269,9 +269,10 @@ class Brain:
             self._timeline.flush()
 
     async def _close_the_books(self) -> None:
-        writings = [w for w in (self._recorder.flush(), self._timeline.flush()) if w is not None]
-        if writings:
-            await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=1.0)
+        for _ in range(2):  # the first may find the disk still busy with what came before
+            writings = [w for w in (self._recorder.flush(), self._timeline.flush()) if w is not None]
+            if writings:
+                await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=0.5)
 
     def _header(self) -> Header:
         checkpoint = pickle.dumps(self.core) if self._stepped_at_ms else b""

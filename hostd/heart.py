@@ -260,11 +260,12 @@ class Heart:
     def _carry_wide(self, now: int) -> None:
         """All parts at once on every link that takes many frames, and again if the
         peer had the time to answer and still lacks it."""
-        wide = [channel for channel in self._channels if channel.is_open and not channel.is_narrow]
         if self._wide_to != self._ear.life:
             self._wide_to, self._wide_at_ms = self._ear.life, 0
-        is_due = bool(wide) and now >= self._wide_at_ms and self._peer_lacks_snapshot(now)
-        if not is_due or self._voice(now) is not Voice.BEATING:
+        if now < self._wide_at_ms or not self._peer_lacks_snapshot(now) or self._voice(now) is not Voice.BEATING:
+            return
+        wide = [channel for channel in self._channels if channel.is_open and not channel.is_narrow]
+        if not wide:
             return
         self._wide_at_ms = now + self._timers.keepalive_ms * 3 // 2
         for part in wire.split(self._version, self._body, min(channel.mtu for channel in wide)):

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from hostd import cgroups, lock, messages
-from hostd.actions import Actions, Job, Outcome, Verb
+from hostd.actions import Actions
 from hostd.api import ConfigError
 from hostd.cgroups import Groups
 from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.family import Family, Life, Main
+from hostd.jobs import Job, Outcome, Verb
 from hostd.messages import AnyMessage
 from hostd.registry import Registry
 from hostd.systemd import Notifier

@@ -22,13 +22,14 @@ from typing import Final
 import psutil
 
 from hostd import hardware, keys, realtime
-from hostd.actions import Actions, Job, Outcome, Verb
+from hostd.actions import Actions
 from hostd.api import ConfigError, LinkSettings, Note
 from hostd.cgroups import Marks
 from hostd.confd.complain import Complaints
 from hostd.confd.values import bare, duration_text
 from hostd.config import Configuration, Directories
 from hostd.interfaces import Interfaces, NoInterface, ServiceAddress
+from hostd.jobs import Job, Outcome, Verb
 from hostd.registry import Registry
 
 FLOOR_REALTIME_MS: Final = 500

@@ -225,6 +225,8 @@ class SerialLink:
                 break
             frames += self._decoder.feed(data)
             self._backoff_ms = REOPEN_FIRST_MS
+            if len(data) < READ_MAX:
+                break  # drained; what comes now wakes us again
         return frames
 
     # -- what it says of itself --------------------------------------------------

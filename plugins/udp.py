@@ -41,6 +41,7 @@ TOS_CONTROL: Final = 0xC0
 """Class selector 6: routers and queues treat it as network control."""
 
 SIOCGIFFLAGS: Final = 0x8913
+SIOCGIFINDEX: Final = 0x8933
 IFF_RUNNING: Final = 0x40
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -216,11 +217,7 @@ class UdpLink:
         if self._socket is not None:
             # An interface that was taken away and came back under its name is
             # another one: the socket would stay bound to nothing.
-            try:
-                is_same = socket.if_nametoindex(self._route.interface) == self._index
-            except OSError:
-                is_same = False
-            if not is_same:
+            if _index_of(self._route.interface, self._socket) != self._index:
                 self._shut(f"interface {self._route.interface} is not there")
         if self._socket is None and now_ms >= self._reopen_at_ms:
             self._reopen_at_ms = now_ms + self._backoff_ms
@@ -281,6 +278,8 @@ class UdpLink:
         if self._carrier_fd >= 0:
             with contextlib.suppress(OSError):  # EINVAL: set down; ENODEV: taken away
                 return Carrier.UP if os.pread(self._carrier_fd, 2, 0) == b"1\n" else Carrier.DOWN
+        if self._socket is not None:
+            return _running(self._route.interface, self._socket)
         return carrier_of(self._route.interface)
 
     @property
@@ -333,12 +332,26 @@ def _sockaddr(route: Route, address: str, index: int) -> tuple[Any, ...]:
 def carrier_of(interface: str) -> Carrier:
     """What the interface's flags say; DOWN also for one that is not there."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        try:
-            answer = fcntl.ioctl(asker, SIOCGIFFLAGS, struct.pack("16s16x", interface.encode()))
-        except OSError:
-            return Carrier.DOWN
+        return _running(interface, asker)
+
+
+def _running(interface: str, asker: socket.socket) -> Carrier:
+    try:
+        answer = fcntl.ioctl(asker, SIOCGIFFLAGS, struct.pack("16s16x", interface.encode()))
+    except OSError:
+        return Carrier.DOWN
     (flags,) = struct.unpack_from("H", answer, 16)
     return Carrier.UP if flags & IFF_RUNNING else Carrier.DOWN
+
+
+def _index_of(interface: str, asker: socket.socket) -> int:
+    """0 if it is not there.  Asked in every beat, so over a socket that is open anyway."""
+    try:
+        answer = fcntl.ioctl(asker, SIOCGIFINDEX, struct.pack("16s16x", interface.encode()))
+    except OSError:
+        return 0
+    index: int = struct.unpack_from("i", answer, 16)[0]
+    return index
 
 
 def _open_carrier(interface: str, index: int) -> int:

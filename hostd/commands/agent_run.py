@@ -17,8 +17,9 @@ from hostd.commands.agent_show import find
 from hostd.commands.exits import ExitCode
 
 if TYPE_CHECKING:
-    from hostd.actions import Actions, Job, Outcome
+    from hostd.actions import Actions
     from hostd.api import Parameters
+    from hostd.jobs import Job, Outcome
 
 INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
@@ -44,9 +45,10 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(namespace: argparse.Namespace) -> int:
     """The exit code."""
     from hostd import cgroups
-    from hostd.actions import Actions, Job, Verb
+    from hostd.actions import Actions
     from hostd.api import ConfigError
     from hostd.confd.values import Unfit, duration_ms
+    from hostd.jobs import Job, Verb
     from hostd.registry import Registry
 
     directories, node = options.directories(namespace), options.node(namespace)

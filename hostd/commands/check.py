@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from hostd.commands import options
 from hostd.commands.exits import ExitCode
+from hostd.commands.paper import WIDTH, Paper
 from hostd.config import Complaint, Configuration, Directories, Examined, examine
 
-WIDTH_MAX: Final = 80
-"""Longer lines are harder to read than they are to wrap."""
 MARGIN: Final = 9
 """Of complaints: "warning" and two blanks."""
 
@@ -119,20 +118,13 @@ def show(
     directories: Directories, node: str, configuration: Configuration | None, complaints: tuple[Complaint, ...]
 ) -> None:
     """Mistakes first, then warnings, then one line that says it all."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    width = min(WIDTH_MAX, console.width) - MARGIN
-    console.print(Text(f"{directories.config} on {node}", style="bold"))
+    paper = Paper()
+    paper.line(paper.colour(f"{directories.config} on {node}", "bold"))
     for complaint in sorted(complaints, key=lambda complaint: complaint.is_warning):
-        word, style = ("warning", "yellow") if complaint.is_warning else ("error", "bold red")
-        first, *rest = complaint.wrapped(width).splitlines()
-        console.print(Text.assemble((f"{word:<{MARGIN}}", style), first))
-        for line in rest:
-            console.print(Text(" " * MARGIN + line))
-    for line in textwrap.wrap(_verdict(configuration, complaints), width + MARGIN):
-        console.print(Text(line, style="bold"))
+        word, colour = ("warning", "yellow") if complaint.is_warning else ("error", "red")
+        paper.wrapped(word, complaint.text, indent=MARGIN, colour=colour)
+    for line in textwrap.wrap(_verdict(configuration, complaints), WIDTH):
+        paper.line(paper.colour(line, "bold"))
 
 
 def _verdict(configuration: Configuration | None, complaints: tuple[Complaint, ...]) -> str:

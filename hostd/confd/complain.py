@@ -5,7 +5,6 @@ of what is right: the rules are where the things are read.
 """
 
 import json
-import textwrap
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -54,10 +53,6 @@ class Complaint(msgspec.Struct, frozen=True):
         thing = f"{self.key} = {self.value}" if self.value else self.key
         sentence = " ".join(part for part in (thing, self.rule) if part)
         return f"{self.place}: {sentence}; {self.cure}" if self.place else f"{sentence}; {self.cure}"
-
-    def wrapped(self, width: int = 80) -> str:
-        """The same as a paragraph of at most ``width`` columns."""
-        return textwrap.fill(self.text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def named(path: Path) -> str:

@@ -11,13 +11,17 @@ from hostd.core.state import State
 from hostd.core.terms import Clearance, Mode, Phase, ServiceState, Why
 
 
+IN_USE = (ServiceState.STARTING, ServiceState.RUNNING, ServiceState.RECOVERING, ServiceState.BLOCKED)
+"""States in which a node certainly has a service; UNKNOWN is probed first, STOPPING ends by itself."""
+
+
 def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     """The order for one service here (the table of PROTOCOL.md section 2, last column)."""
     phase = state.pair.phase
     free = all(
         state.ladders[other.name].state.is_stopped for other in state.plan.services if service.name in other.requires
     )
-    if not ladder.state.is_stopped and peer_has_it(state, now_ms, service):
+    if not ladder.state.is_stopped and must_give_way(state, now_ms, service):
         state.yielding[service.name] = True
     if service.name in state.yielding:
         return Want(Order.YIELD, Why.PEER_ALONE, free=free)
@@ -49,12 +53,20 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     return Want(Order.RUN, why, guard=guard, ready=ready, free=free)
 
 
-def peer_has_it(state: State, now_ms: int, service: Service) -> bool:
-    """While we are JOINING, a peer that is ALONE runs what we still run too."""
-    if service.everywhere or state.pair.phase is not Phase.JOINING:
-        return False
+def must_give_way(state: State, now_ms: int, service: Service) -> bool:
+    """Both nodes run an exclusive service (the end of a split), and it is not
+    ours to keep: the one that acts alone keeps it, then the one that the
+    assignment names, then the first in order."""
     word = state.peers.word(now_ms)
-    return word is not None and word.phase is Phase.ALONE and situation.runs_there(word.services.get(service.name))
+    report = word.services.get(service.name) if word is not None else None
+    if service.everywhere or word is None or report is None or report.state not in IN_USE:
+        return False
+    if state.pair.is_confirmed:
+        assignment = state.orders.get(service.name)
+        return assignment is not None and state.me not in assignment.owners
+    if state.pair.phase not in (Phase.JOINING, Phase.MEMBER):
+        return False
+    return word.phase is Phase.ALONE or not state.plan.is_first(state.me)
 
 
 def is_settled(state: State, now_ms: int, name: str) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hostd import cgroups, processes
-from hostd.actions import Actions, Job, Outcome, Verb
+from hostd.actions import Actions
 from hostd.clock import now_ms
 from hostd.config import Directories
+from hostd.jobs import Job, Outcome, Verb
 from hostd.registry import Registry
 
 

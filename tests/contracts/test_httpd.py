@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from hostd import processes
-from hostd.actions import Verb
 from hostd.api import AgentError, Health
 from hostd.config import Directories
+from hostd.jobs import Verb
 from hostd.registry import Registry
 from tests.contracts.bench import Bench
 

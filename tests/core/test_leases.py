@@ -125,6 +125,5 @@ def test_at_most_one_renewal_of_an_address_is_open(ticks):
         asked = holder.hold(gap_ms)
         waiting = [*waiting, *asked] if up else []
         assert len(waiting) <= 1
-        assert all(holder.now_ms < r.not_after_ms for r in asked) or gap_ms >= 700
         if answered and waiting:
             holder.answer(waiting.pop())

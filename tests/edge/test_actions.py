@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from hostd import cgroups, processes
-from hostd.actions import Actions, Job, Outcome, Verb
+from hostd.actions import Actions
 from hostd.api import Health
 from hostd.cgroups import Groups
 from hostd.clock import now_ms
 from hostd.config import Directories
+from hostd.jobs import Job, Outcome, Verb
 from hostd.records import Records, file_name
 from hostd.registry import Registry
 

@@ -30,9 +30,7 @@ def test_a_key_in_two_files_is_told_with_both_places(tmp_path: Path) -> None:
         a='# first\n[service.mysql]\nagent = "mysql"\n',
         b='[service.mysql]\n\n\nagent = "mysql"\n',
     )
-    assert said(tmp_path) == [
-        "b.toml:4: [service.mysql] agent is also defined in a.toml:3; remove one of the two"
-    ]
+    assert said(tmp_path) == ["b.toml:4: [service.mysql] agent is also defined in a.toml:3; remove one of the two"]
 
 
 def test_tables_of_two_files_are_merged_and_lists_of_tables_are_joined(tmp_path: Path) -> None:
@@ -71,9 +69,7 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_an_empty_directory_is_told(tmp_path: Path) -> None:
     """No file at all is a mistake, not an empty cluster."""
-    assert said(tmp_path) == [
-        f"{tmp_path} holds no *.toml file; begin with the example that comes with hostd"
-    ]
+    assert said(tmp_path) == [f"{tmp_path} holds no *.toml file; begin with the example that comes with hostd"]
 
 
 def test_what_is_no_configuration_is_refused_without_reading_it_all(tmp_path: Path) -> None:

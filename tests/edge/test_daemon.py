@@ -1,0 +1,316 @@
+"""The brain against a host and a heart that the test plays."""
+
+import asyncio
+import os
+import pickle
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from hostd import messages, recorder
+from hostd.config import Configuration, Directories
+from hostd.core import snapshot as snapshots
+from hostd.core.effects import Publish
+from hostd.core.events import AnyEvent, FrameReceived
+from hostd.core.node import Node
+from hostd.core.plan import Link, Plan, Resource, Service, Timers
+from hostd.core.snapshot import Snapshot
+from hostd.core.terms import Action, Carrier, Health, Incarnation, Phase
+from hostd.daemon import Brain, run
+from hostd.messages import (
+    Alive,
+    AnyMessage,
+    Carry,
+    Do,
+    Done,
+    FrameHeard,
+    Goodbye,
+    HeartForked,
+    HeartGone,
+    Identify,
+    LinkState,
+    Renew,
+    Signalled,
+    SnapshotHeard,
+    Unfinished,
+)
+from hostd.recorder import Header, Record
+from hostd.registry import Registry
+from hostd.requests import AskStatus, Status, StatusIs, decode_answer, encode
+
+PLAN = Plan(
+    "example",
+    ("a", "b"),
+    services=(Service("web", ("a", "b"), (Resource("dummy", "dummy"),)),),
+    links=(Link("wire"),),
+    timers=Timers(keepalive_ms=50, warntime_ms=200, deadtime_ms=1_000, initdead_ms=60_000),
+)
+PEER = Incarnation(5, 5)
+M = TypeVar("M", bound=messages.Message)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for netlink and packet sockets")
+
+
+def configuration(folder: Path) -> Configuration:
+    return Configuration(plan=PLAN, node="a", key=folder / "key", links=(), resources=())
+
+
+class Family:
+    """The host's and the heart's side of one brain in a child process.
+
+    Answers every action like an agent whose service can always be started.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.directories = Directories(runtime=folder / "run", state=folder / "state")
+        self.host, host_end = messages.pair()
+        self.heart, heart_end = messages.pair()
+        self.heard: list[tuple[float, AnyMessage]] = []
+        self.is_running = False
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 99
+            try:
+                self.host.close()
+                self.heart.close()
+                code = run(configuration(folder), self.directories, Registry(), host_end, heart_end)
+            finally:
+                os._exit(code)
+        host_end.close()
+        heart_end.close()
+
+    def wait(self, kind: type[M], fits: Callable[[M], bool] = lambda _: True, *, within_s: float = 10.0) -> M:
+        """The next message of this kind that fits; what comes before it is kept in ``heard``."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            for end in select.select([self.host, self.heart], [], [], 0.05)[0]:
+                received = messages.receive(end)
+                assert received is not None, "the brain is gone"
+                message, _ = received
+                self.heard.append((time.monotonic(), message))
+                if isinstance(message, Do):
+                    self._act(message)
+                if isinstance(message, kind) and fits(message):
+                    return message
+        raise AssertionError(f"no {kind.__name__} within {within_s} s")
+
+    def _act(self, do: Do) -> None:
+        health = None
+        if do.action is Action.MONITOR:
+            health = Health.RUNNING if self.is_running else Health.STOPPED
+        else:
+            self.is_running = do.action is Action.START
+        messages.send(self.host, Done(do.action_id, True, health, False, 0, "", "", 1, "", None))
+
+    def begin(self) -> Identify:
+        """As the host does: the first message; then the brain is a node that waits for its peer."""
+        messages.send(self.host, Unfinished(()))
+        identity = self.wait(Identify)
+        self.wait(Alive, lambda alive: alive.ready)
+        return identity
+
+    def status(self) -> Status:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(self.directories.runtime / "hostd.sock"))
+            end.sendall(encode(AskStatus()))
+            answer = decode_answer(end.makefile("rb").readline())
+        assert isinstance(answer, StatusIs)
+        return answer.status
+
+    def ended(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.host.close()
+        self.heart.close()
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Family]:
+    family = Family(tmp_path)
+    yield family
+    family.close()
+
+
+def test_a_brain_says_who_it_is_before_anything_else_and_renews_its_heart(family: Family) -> None:
+    """Identify comes first; then a Renew at least every half warntime, with room for a busy machine."""
+    family.begin()
+    to_heart = [m for _, m in family.heard if isinstance(m, Identify | Renew | Carry)]
+    assert isinstance(to_heart[0], Identify)
+    for _ in range(10):
+        family.wait(Renew)
+    at = [when for when, m in family.heard if isinstance(m, Renew)][-10:]
+    assert (at[-1] - at[0]) / 9 < 0.150
+
+
+def test_a_new_heart_is_told_who_speaks_and_what_was_said_last(family: Family) -> None:
+    """After a heart's death the next one gets the same incarnation and the newest snapshot at once."""
+    identity = family.begin()
+    carried = [m for _, m in family.heard if isinstance(m, Carry)][-1]
+    messages.send(family.host, HeartGone("killed"))
+    family.heart.close()
+    family.heart, brain_end = messages.pair()
+    messages.send(family.host, HeartForked(1), [brain_end.fileno()])
+    brain_end.close()
+    assert family.wait(Identify) == identity
+    assert family.wait(Carry).version >= carried.version
+
+
+def test_each_life_has_a_higher_incarnation(family: Family, tmp_path: Path) -> None:
+    """A brain killed and forked again is a new life, known as such to the peer."""
+    first = family.begin()
+    family.close()
+    second = Family(tmp_path)
+    try:
+        assert second.begin().incarnation > first.incarnation
+    finally:
+        second.close()
+
+
+def test_snapshots_that_lie_about_their_sender_never_reach_the_core(family: Family) -> None:
+    """Garbage, another node's name, another incarnation: counted and dropped; an honest one is taken."""
+    family.begin()
+    honest = Snapshot("b", PEER, 1, Phase.JOINING)
+    lies = [
+        SnapshotHeard("b", PEER, 1, b"\xc1garbage"),
+        SnapshotHeard("b", PEER, 1, snapshots.encode(Snapshot("a", PEER, 1, Phase.ALONE))),
+        SnapshotHeard("b", PEER, 1, snapshots.encode(Snapshot("b", Incarnation(6, 6), 1, Phase.ALONE))),
+        SnapshotHeard("b", PEER, 2, snapshots.encode(honest)),
+        SnapshotHeard("b", PEER, 1, snapshots.encode(Snapshot("b", PEER, 1, Phase.ALONE, coordinator="mallory"))),
+    ]
+    for lie in lies:
+        messages.send(family.heart, lie)
+    family.wait(Alive)
+    status = family.status()
+    assert status.figures["snapshots_refused"] == len(lies)
+    assert status.nodes["b"].phase == ""
+    messages.send(family.heart, SnapshotHeard("b", PEER, 1, snapshots.encode(honest)))
+    now_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    messages.send(family.heart, FrameHeard("wire", now_ms, "b", PEER, now_ms, 1, 1, False))
+    family.wait(Alive)
+    assert family.status().nodes["b"].phase == "joining"
+
+
+def test_a_signal_to_end_makes_it_leave_and_say_so_several_times(family: Family) -> None:
+    """Without a peer everything is stopped, LEFT is carried for some keepalives, then comes Goodbye(0)."""
+    family.begin()
+    messages.send(family.host, Signalled(signal.SIGTERM))
+    left = family.wait(Carry, lambda carry: snapshots.decode(carry.body).phase is Phase.LEFT)
+    said_at = family.heard[-1][0]
+    assert family.wait(Goodbye) == Goodbye(0)
+    assert family.heard[-1][0] - said_at >= 4 * 0.050
+    assert left.version > 0
+    assert family.ended() == 0
+
+
+def test_a_brain_whose_host_is_gone_ends(family: Family) -> None:
+    """The end of file from the host ends the brain, even where no kernel kills it."""
+    family.begin()
+    family.host.close()
+    assert family.ended() == 1
+
+
+def test_the_flight_record_of_a_life_replays_to_what_was_published(family: Family) -> None:
+    """Stepping a fresh core through the recorded file gives, letter for letter, the snapshots that were carried."""
+    family.begin()
+    messages.send(family.heart, LinkState("wire", 1, True, Carrier.UP, ""))
+    family.wait(Alive)
+    messages.send(family.host, Signalled(signal.SIGTERM))
+    family.wait(Goodbye)
+    assert family.ended() == 0
+    (path,) = recorder.flights(family.directories.state)
+    start, *records = recorder.read(path)
+    assert isinstance(start, Header)
+    core = Node(start.plan, start.node)
+    replayed = [
+        snapshots.encode(effect.snapshot)
+        for record in records
+        if isinstance(record, Record)
+        for effect in core.step(record.now_ms, record.event)
+        if isinstance(effect, Publish)
+    ]
+    carried = [m.body for _, m in family.heard if isinstance(m, Carry)]
+    assert carried
+    assert [body for body in replayed if body in carried] == carried
+    assert replayed[-1] == carried[-1]
+
+
+class Watched(Brain):
+    """A brain whose core and acts write down when they are called."""
+
+    def __init__(self, folder: Path, disk: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop) -> None:
+        directories = Directories(runtime=folder / "run", state=folder / "state")
+        super().__init__(configuration(folder), directories, disk, loop)
+        self.order: list[str] = []
+        core, order = self.core, self.order
+
+        class Core:
+            """The real core, and a snapshot to publish at every frame."""
+
+            def step(self, now_ms: int, event: AnyEvent) -> list[Any]:
+                effects = core.step(now_ms, event)
+                if isinstance(event, FrameReceived):
+                    order.append("step")
+                    assert core.snapshot is not None
+                    return [Publish(core.snapshot), *effects]
+                return effects
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(core, name)
+
+        self.core = Core()  # type: ignore[assignment]
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.order.append("act")
+        super().publish(snapshot)
+
+
+def test_all_input_that_is_ready_is_stepped_through_before_anything_is_done(tmp_path: Path) -> None:
+    """Twenty frames that piled up while the loop was busy are all stepped before the first effect of any."""
+    host, host_end = messages.pair()
+    heart, heart_end = messages.pair()
+    loop = asyncio.new_event_loop()
+    with ThreadPoolExecutor(1) as disk:
+        brain = Watched(tmp_path, disk, loop)
+
+        async def story() -> None:
+            life = asyncio.ensure_future(brain.live(host_end, heart_end))
+            messages.send(host, Unfinished(()))
+            await asyncio.sleep(0.3)
+            brain.order.clear()
+            for number in range(20):
+                messages.send(heart, FrameHeard("wire", number, "b", PEER, None, 1, 0, False))
+                time.sleep(0.001)  # the loop stands still meanwhile
+            await asyncio.sleep(0.2)
+            host.close()
+            assert await life == 1
+
+        loop.run_until_complete(story())
+    loop.close()
+    heart.close()
+    assert brain.order[:20] == ["step"] * 20
+    assert brain.order[20:].count("act") >= 20
+
+
+def test_the_core_can_be_put_on_record() -> None:
+    """A checkpoint of the core (pickle) goes on exactly as the core itself."""
+    core = Node(PLAN, "a")
+    from hostd.core.events import HeartReturned, Started, TimerFired
+
+    for now_ms, event in ((1, Started(Incarnation(1, 1))), (2, HeartReturned()), (60, TimerFired())):
+        core.step(now_ms, event)
+    twin = pickle.loads(pickle.dumps(core))
+    for now_ms in range(100, 3_000, 50):
+        assert twin.step(now_ms, TimerFired()) == core.step(now_ms, TimerFired())
