@@ -163,7 +163,7 @@ class Announcer:
     async def _run(self, entry: _Announcement) -> None:
         for number, at_ms in enumerate(self._times_ms):
             await _sleep_until(entry.started_at_ms + at_ms)
-            if not self._addresses.is_held(entry.text):
+            if entry.text not in self._addresses.held():  # up to this moment: after a pause its lease may be over
                 break
             later = self._times_ms[number + 1 :]
             until_ms = min([at_ms + _ANSWER_WAIT_MS, *later[:1]])

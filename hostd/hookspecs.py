@@ -85,5 +85,5 @@ class PluginSpec:
     @hookspec
     def check_link(self, settings: LinkSettings) -> list[str] | None:
         """Optional.  What is wrong with this link on this machine, each a
-        sentence with its cure after a semicolon; what is no mistake as a ``Note``.  Called by ``hostd check``; may look, must not
-        open for writing."""
+        sentence with its cure after a semicolon; what is no mistake as a
+        ``Note``.  Called by ``hostd check``; may look, must not open for writing."""

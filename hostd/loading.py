@@ -235,9 +235,7 @@ def _mistakes(name: str, function: Any, arguments: tuple[str, ...]) -> list[str]
         mistakes.append(f"{name} yields but is no wrapper; return instead")
     for argument in inspect.signature(function).parameters.values():
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.KEYWORD_ONLY):
-            mistakes.append(
-                f"{name} takes {argument}; write out the plain arguments ({', '.join(arguments)})"
-            )
+            mistakes.append(f"{name} takes {argument}; write out the plain arguments ({', '.join(arguments)})")
         elif argument.name not in arguments:
             near = difflib.get_close_matches(argument.name, arguments, n=1, cutoff=0.3)
             hint = f'; did you mean "{near[0]}"?' if near else ""

@@ -219,10 +219,14 @@ class Timeline:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists() and self._path.stat().st_size > TIMELINE_SIZE_MAX:
                 self._path.replace(self._path.with_suffix(".jsonl.1"))
-            with open(self._path, "ab") as file:
+            with open(self._path, "ab", opener=_private) as file:
                 file.write(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
         except OSError:
             self.failures += 1
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def read_timeline(folder: Path) -> Iterator[Entry]:

@@ -27,6 +27,7 @@ from hostd.api import (
     Field,
     Link,
     LinkSettings,
+    Note,
     Parameters,
     StreamDecoder,
     frame_for_stream,
@@ -58,6 +59,7 @@ def link_types() -> dict[str, Parameters]:
             Field("baud", int, default=115_200, help="the line's speed, the same on both nodes",
                   choices=[baud for baud in serial.Serial.BAUDRATES if 1_200 <= baud <= 1_000_000]),
             summary="a null-modem cable between two serial ports",
+            cable=True,
         )
     }  # fmt: skip
 
@@ -74,12 +76,14 @@ def check_link(settings: LinkSettings) -> list[str] | None:
     if settings.type != "serial":
         return None
     device, baud = settings.settings["device"], settings.settings.get("baud", 115_200)
-    complaints = []
+    complaints: list[str] = []
     slowest_ms = beat_interval_ms(baud, settings.keepalive_ms)
     if slowest_ms > settings.keepalive_ms:
         complaints.append(
-            f"{settings.name}: baud = {baud} carries a beat every {slowest_ms} ms, not every"
-            f" {settings.keepalive_ms} ms: that is its rate here; set a higher baud on both nodes for more"
+            Note(
+                f"{settings.name}: baud = {baud} carries a beat every {slowest_ms} ms, not every"
+                f" {settings.keepalive_ms} ms: that is its rate here; set a higher baud on both nodes for more"
+            )
         )
     try:
         mode = Path(device).stat().st_mode

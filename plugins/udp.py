@@ -214,11 +214,10 @@ class UdpLink:
         self._detail = detail
 
     def tick(self, now_ms: int) -> None:
-        if self._socket is not None:
-            # An interface that was taken away and came back under its name is
-            # another one: the socket would stay bound to nothing.
-            if _index_of(self._route.interface, self._socket) != self._index:
-                self._shut(f"interface {self._route.interface} is not there")
+        # An interface that was taken away and came back under its name is
+        # another one: the socket would stay bound to nothing.
+        if self._socket is not None and _index_of(self._route.interface, self._socket) != self._index:
+            self._shut(f"interface {self._route.interface} is not there")
         if self._socket is None and now_ms >= self._reopen_at_ms:
             self._reopen_at_ms = now_ms + self._backoff_ms
             self._backoff_ms = min(2 * self._backoff_ms, REOPEN_MAX_MS)

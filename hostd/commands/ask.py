@@ -43,11 +43,11 @@ class Unanswered(Exception):
         self.code = code
 
 
-def ask(runtime: Path, request: AnyRequest, *, retry_s: float = RETRY_S) -> AnyAnswer:
+def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None) -> AnyAnswer:
     """One request, one answer.  Raises :class:`Unanswered` if the daemon is not
     reachable or turns the request away."""
     path = runtime / SOCKET_NAME
-    until = time.monotonic() + retry_s
+    until = time.monotonic() + (RETRY_S if retry_s is None else retry_s)
     while True:
         try:
             answer = _converse(path, encode(request))
@@ -76,7 +76,7 @@ def _converse(path: Path, line: bytes) -> AnyAnswer:
     return decode_answer(answer)
 
 
-def status(runtime: Path, *, retry_s: float = RETRY_S) -> Status:
+def status(runtime: Path, *, retry_s: float | None = None) -> Status:
     """The status, its problems with text and cure.  Raises :class:`Unanswered`."""
     answer = ask(runtime, AskStatus(), retry_s=retry_s)
     assert isinstance(answer, StatusIs), answer

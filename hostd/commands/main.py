@@ -46,7 +46,7 @@ examples:
   hostd status                 what runs where, and what is wrong
   hostd status --watch         the same, again and again
   hostd why mysql              why is it there, or not?
-  hostd move mysql             to its primary, or if it is there, to the next node
+  hostd move mysql             to its primary, or if there, to the next node
   hostd standby clustnode2     empty a node before working on it
   hostd COMMAND --help         more, with examples
 

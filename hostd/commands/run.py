@@ -24,7 +24,7 @@ def run(namespace: argparse.Namespace) -> int:
     """The exit code."""
     if not __debug__:
         print("hostd: refuses python -O: its assertions are part of its safety; run it without", file=sys.stderr)
-        return ExitCode.WRONG_USE
+        return ExitCode.UNSAFE
     # Imported here: every other command starts faster without the daemon.
     from hostd import config, host
     from hostd.api import ConfigError

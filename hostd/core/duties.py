@@ -36,7 +36,8 @@ def assign(state: State, now_ms: int) -> list[AnyEffect]:
     word = state.peers.word(now_ms)
     if state.assignments.view != state.pair.view:
         effects += form(state, now_ms, word)
-    known = members(state, word)
+        obey(state, now_ms)
+    known = members(state, now_ms, word)
     state.decisions = place(state.plan, circumstances(state, now_ms))
     effects += [Tell(fact) for fact in state.assignments.update(state.decisions, known)]
     for name in list(state.failback_since):
@@ -59,11 +60,12 @@ def form(state: State, now_ms: int, word: Snapshot | None) -> list[AnyEffect]:
     return [Tell(fact) for fact in state.assignments.form(state.pair.view, reports, state.me)]
 
 
-def members(state: State, word: Snapshot | None) -> Members:
+def members(state: State, now_ms: int, word: Snapshot | None) -> Members:
     if state.pair.phase is Phase.ALONE:
         return situation.members_alone(
             state.plan, state.me, state.reports(), state.clearance, word, state.peers.last_word,
             fencing=state.fencing,
+            heard=state.peers.is_heard(now_ms),
             new_life=state.peers.incarnation > state.pair.settled,
             address_fell_silent=state.address_fell_silent,
         )  # fmt: skip

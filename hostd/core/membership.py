@@ -58,10 +58,13 @@ def take_claim(state: State, now_ms: int, claim: ForeignClaim) -> list[AnyEffect
 
 
 def settle_disputes(state: State, now_ms: int) -> None:
-    for name, due_at_ms in list(state.disputed_at_ms.items()):
-        if state.peers.is_heard(now_ms):
+    """A claim is settled by hearing the peer after it (its phase decides then),
+    or, unheard, by order.  Heard before it says nothing: our clock may have stood."""
+    wait_ms = 2 * state.plan.timers.keepalive_ms
+    for name, claimed_at_ms in list(state.disputed_at_ms.items()):
+        if state.peers.echo_at_ms is not None and state.peers.echo_at_ms > claimed_at_ms:
             del state.disputed_at_ms[name]
-        elif now_ms >= due_at_ms:
+        elif now_ms >= claimed_at_ms + wait_ms:
             del state.disputed_at_ms[name]
             if not state.plan.is_first(state.me):
                 state.yielding[name] = True

@@ -105,7 +105,10 @@ class Node(State):
             return None
         times = [self.exit_at_ms, self.peers.deadline_at_ms(now_ms), self.clearing.deadline_at_ms(now_ms)]
         times += [ladder.deadline_at_ms() for ladder in self.ladders.values()]
-        times += [self.leases.deadline_at_ms(), *self.disputed_at_ms.values()]
+        times += [
+            self.leases.deadline_at_ms(),
+            *(at + 2 * self.plan.timers.keepalive_ms for at in self.disputed_at_ms.values()),
+        ]
         times += [duties.failback_at_ms(self, name) for name in self.failback_since]
         return min((at for at in times if at is not None and at > now_ms), default=None)
 

@@ -10,7 +10,6 @@ from hostd.core.services import Ladder, Order, Want
 from hostd.core.state import State
 from hostd.core.terms import Clearance, Mode, Phase, ServiceState, Why
 
-
 IN_USE = (ServiceState.STARTING, ServiceState.RUNNING, ServiceState.RECOVERING, ServiceState.BLOCKED)
 """States in which a node certainly has a service; UNKNOWN is probed first, STOPPING ends by itself."""
 
@@ -45,8 +44,10 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     needs = [state.ladders[name] for name in service.requires]
     if not ladder.state.is_stopped and not all(need.serves for need in needs):
         return Want(Order.STOP, Why.REQUIREMENT_MISSING, free=free)
-    ready = all(need.state is ServiceState.RUNNING for need in needs) and all(
-        is_settled(state, now_ms, name) for name in service.after
+    ready = (
+        all(need.state is ServiceState.RUNNING for need in needs)
+        and all(is_settled(state, now_ms, name) for name in service.after)
+        and not peer_may_run(state, now_ms, service)
     )
     why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
     guard = state.clearance not in (Clearance.FENCED, Clearance.CONFIRMED) or phase is not Phase.ALONE
@@ -69,6 +70,13 @@ def must_give_way(state: State, now_ms: int, service: Service) -> bool:
     return word.phase is Phase.ALONE or not state.plan.is_first(state.me)
 
 
+def peer_may_run(state: State, now_ms: int, service: Service) -> bool:
+    """The peer says now that it may be running an exclusive service: whatever
+    was assigned, and even to restart it after a failure, we wait."""
+    word = state.peers.word(now_ms)
+    return not service.everywhere and word is not None and situation.runs_there(word.services.get(service.name))
+
+
 def is_settled(state: State, now_ms: int, name: str) -> bool:
     """For ``after``: it runs somewhere, or it is not going to."""
     last = state.peers.last_word
@@ -85,7 +93,7 @@ def _is_claimed(state: State, now_ms: int, service: Service) -> bool:
     """While we are ALONE, a life of the peer that our clearance does not cover
     may be running it: it gives way when it hears us, and not before then do we
     start anything, not even what we have already assigned to ourselves."""
-    known = duties.members(state, state.peers.word(now_ms))
+    known = duties.members(state, now_ms, state.peers.word(now_ms))
     if service.everywhere:
         return False
     return known.outside_unknown or situation.runs_there((known.outside or {}).get(service.name))

@@ -86,6 +86,7 @@ def members_alone(
     last_word: Snapshot | None,
     *,
     fencing: bool,
+    heard: bool,
     new_life: bool,
     address_fell_silent: bool,
 ) -> Members:
@@ -101,6 +102,8 @@ def members_alone(
         # The peer may act alone by its own guard: only what has an address is kept apart.
         provable = tuple(s.name for s in plan.services if s.addresses or s.without_fencing or s.everywhere)
     last = word if word is not None else last_word
+    if heard and word is None:
+        return Members(mine, outside_unknown=True)  # it lives, and its newest word is still under way
     if word is not None or new_life:
         if last is None or last.phase not in (*NEWCOMER, Phase.LEFT):
             return Members(mine, outside_unknown=True)  # it lives, and one of us has yet to yield

@@ -11,6 +11,7 @@ be left out.
 import enum
 import random
 import re
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -52,6 +53,7 @@ class Conduct(enum.Enum):
     SLOW = 4
     LEAVE = 5  # a stop that succeeds and leaves processes behind (and they are seen)
     LIE = 6  # a stop that says "stopped" and is not believed by the judge
+    LATE = 7  # a device that acts at once and says so much later
 
 
 # -- machines ----------------------------------------------------------------
@@ -312,25 +314,70 @@ def parse(text: str) -> AnyFault:
 
 # -- drawing ---------------------------------------------------------------------
 
-BURST_MS: Final = (0, 5, 30, 100, 400, 1_500, 4_000)
+BURST_MS: Final = (0, 2, 5, 15, 40, 100, 300, 1_000, 3_000)
 """Distances between faults: harm lives where they crowd."""
+
+DEVICES: Final = (Conduct.WELL, Conduct.WELL, Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.LATE)
+
+Draws = Callable[[random.Random, Plan], list[AnyFault]]
 
 
 def draw(seed: int, plan: Plan, faults: int, over_ms: int) -> Schedule:
-    """A schedule of about ``faults`` faults; the same seed and plan draw the same."""
+    """A schedule of about ``faults`` faults; the same seed and plan draw the same.
+
+    Each seed plays with a few kinds of faults only (a swarm): a schedule of
+    everything is too mixed for the third of one kind to meet the second.
+    """
     rng = random.Random(f"faults {seed}")
-    deck = _deck(plan)
+    deck = [(draws, weight) for draws, weight in _deck(plan) if weight]
+    if rng.random() < 0.8:
+        deck = rng.sample(deck, rng.randrange(3, 8))
+        deck += [(_repair, sum(weight for _, weight in deck) // 4 + 1)]
     kinds, weights = [d for d, _ in deck], [w for _, w in deck]
     at_ms = rng.randrange(over_ms // 3)
     timed: list[Timed] = []
     for _ in range(faults):
-        timed += [Timed(at_ms, fault) for fault in rng.choices(kinds, weights)[0](rng, plan)]
-        if rng.random() < 0.3:
+        for fault in rng.choices(kinds, weights)[0](rng, plan):
+            timed.append(Timed(at_ms % over_ms, fault))
+            if isinstance(fault, Ask) or rng.random() < 0.2:
+                at_ms += rng.choice((0, 0, 5, 20, 60))
+        if rng.random() < 0.25:
             at_ms += rng.randrange(over_ms // 4)
         else:
             at_ms += rng.choice(BURST_MS) + rng.randrange(20)
         at_ms %= over_ms
     return tuple(sorted(timed, key=lambda t: t.at_ms))
+
+
+def _repair(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    """Something is mended, switched on or started again."""
+    node = _node(rng, plan)
+    repairs: tuple[AnyFault, ...] = (Mend(), PowerOn(node), StartHost(node), LanMend(node))
+    return [rng.choice(repairs)]
+
+
+def _second_thoughts(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    """There and back again, while words are slow."""
+    service, (one, other) = _service(rng, plan), plan.nodes
+    slow = [Weather(link.name, 0.0, 0.0, rng.choice((40, 150, 400)), rng.choice((0, 200))) for link in plan.links]
+    where = _node(rng, plan)
+    moves = [Ask(where, "move", service, one), Ask(where, "move", service, other)] * 2
+    return [*(slow if rng.random() < 0.7 else []), *moves[: rng.randrange(2, 5)]]
+
+
+def _old_frames(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    """A new heart has no memory of what it heard: an old frame finds it."""
+    link, sender, node = _link(rng, plan), _node(rng, plan), _node(rng, plan)
+    told: list[AnyFault] = [Hold(link, sender)] if rng.random() < 0.4 else []
+    told.append(rng.choice((KillHeart(node, 20), KillHost(node), KillBrain(node, 20), PowerOff(node))))
+    told += [PowerOn(node), StartHost(node)]
+    told += [Replay(link, sender, rng.randrange(60)) for _ in range(3)]
+    return [*told, Release(link, sender)]
+
+
+def _back_at_once(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    node = _node(rng, plan)
+    return [PowerOff(node), PowerOn(node)]
 
 
 def _node(rng: random.Random, plan: Plan) -> str:
@@ -412,7 +459,7 @@ def _address(rng: random.Random, plan: Plan) -> list[AnyFault]:
     return [Stranger(address, rng.random() < 0.4)]
 
 
-def _deck(plan: Plan) -> list[tuple[Any, int]]:
+def _deck(plan: Plan) -> list[tuple[Draws, int]]:
     return [
         (lambda r, p: [PowerOff(_node(r, p))], 8),
         (lambda r, p: [PowerOn(_node(r, p))], 12),
@@ -434,7 +481,10 @@ def _deck(plan: Plan) -> list[tuple[Any, int]]:
         (_address, 4),
         (_agent, 6),
         (lambda r, p: [Dies(_service(r, p), _node(r, p), r.random() < 0.6, r.random() < 0.3)], 8),
-        (lambda r, p: [Fencing(_node(r, p), r.choice(list(Conduct)[:4]))], 4 if plan.fencing else 0),
+        (lambda r, p: [Fencing(_node(r, p), r.choice(DEVICES))], 4 if plan.fencing else 0),
         (lambda r, p: [Disk(_node(r, p), r.random() < 0.6)], 1),
         (_ask, 14),
+        (_second_thoughts, 6),
+        (_old_frames, 6),
+        (_back_at_once, 4),
     ]

@@ -396,7 +396,8 @@ class Hands:
         self._tell(life, AddressFinished(effect.request_id, AddressOutcome.DONE))
 
     def _renew(self, effect: RenewAddress) -> None:
-        self.machine.later(1, self._renewed, effect, self.machine.brain_life)
+        late_ms = self.rng.choice((1, 1, 1, 40))
+        self.machine.later(late_ms, self._renewed, effect, self.machine.brain_life)
 
     def _renewed(self, effect: RenewAddress, life: int) -> None:
         """As netlink has it: a renewal re-creates a missing address (there is no "renew only")."""
@@ -473,7 +474,8 @@ class Hands:
             return
         late_ms = self.rng.choice((0, 0, 400))
         self.machine.queue.after(late_ms, self.world.shoot, effect.node)
-        self.machine.later(late_ms + self.rng.choice((100, 700)), self._shot, effect, life, True)
+        told_ms = 8_000 if self.world.devices[effect.node] is Conduct.LATE else self.rng.choice((100, 700))
+        self.machine.later(late_ms + told_ms, self._shot, effect, life, True)
 
     def _shot(self, effect: FencePeer, life: int, confirmed: bool) -> None:
         if life == self.machine.brain_life and self.fences.pop(effect.request_id, False):

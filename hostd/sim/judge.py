@@ -74,8 +74,8 @@ class Judge:
 
         With fencing, never.  Without, processes that a guard cannot see may
         be left on a node that was truly silent to the starter (no frame of a
-        living brain for ``warntime``) and none of whose addresses for it
-        answered (unless it holds that address too: a split in which not even
+        living brain for ``warntime``), as long as the starter's own interface
+        lives, and none of whose addresses for it answered (unless it holds that address too: a split in which not even
         ARP passed); then both run until they hear each other.
         """
         active = tuple(n for n, m in world.machines.items() if m.powered and world.hands(n).is_active(service))
@@ -90,6 +90,8 @@ class Judge:
         silence_ms = world.queue.now_ms - self._heard_at_ms.get(starter, -1 << 40)
         if silence_ms < world.plan.timers.warntime_ms:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
+        if world.plan_addresses() and world.lan.cut[starter]:
+            self._harm(world, f"1: {starter} starts {service}, active on the other node, with a dead interface")
         for address in world.plan.service(service).addresses:
             mine = address in world.hands(starter).addresses
             if not mine and world.answers(starter, address) is not None:
@@ -120,8 +122,8 @@ class Judge:
         """How long two owners may last once ARP passes again.
 
         Both brains awake and a link working both ways: ``HEAL_GRACE_MS``.
-        No link: until the next gratuitous ARP, and one keepalive and
-        ``PAUSE_GRACE_MS``.  A brain that is away cannot drop anything: its
+        No link: until the next gratuitous ARP, three keepalives (a frame
+        might come) and ``PAUSE_GRACE_MS``.  A brain that is away cannot drop anything: its
         lease does it.
         """
         if self._owners.get(address) != since_ms:
@@ -131,7 +133,7 @@ class Judge:
         works_since_ms = world.works_since_ms()
         grace_ms = HEAL_GRACE_MS
         if works_since_ms is None:
-            grace_ms = REFRESH_MS + timers.keepalive_ms + PAUSE_GRACE_MS
+            grace_ms = REFRESH_MS + 3 * timers.keepalive_ms + PAUSE_GRACE_MS
         else:
             from_ms = max(from_ms, works_since_ms)
         limit_ms = world.plan.address_lease_ms + world.plan.restart_limit_ms + timers.deadtime_ms

@@ -96,21 +96,24 @@ def bound_ms(plan: Plan) -> int:
 
 def _recover(world: World, judge: Judge) -> int:
     """Heal, clean up as an operator would, and look until all is well; how long it took."""
-    world.heal()
+    survivors = world.plan.nodes
+    if world.rng.random() < 0.25:
+        survivors = (world.rng.choice(survivors),)
+    world.heal(*[node for node in world.plan.nodes if node not in survivors])
     began_ms = world.queue.now_ms
     limit_ms = began_ms + bound_ms(world.plan)
     calm_since_ms: int | None = None
     asked_at_ms = [began_ms + 1_000, began_ms + world.plan.timers.initdead_ms + 3_000]
     while not world.harm:
         now_ms = world.queue.now_ms
-        for machine in world.machines.values():
+        for machine in [world.machines[node] for node in survivors]:
             machine.power_on()  # one that was shot at the end of the faults
             machine.start_host()  # one that was leaving when they stopped ends later
         if asked_at_ms and now_ms >= asked_at_ms[0]:
             asked_at_ms.pop(0)
-            for ask in _clean_up(world.plan):
+            for ask in _clean_up(world.plan, survivors[0]):
                 world.strike(ask)
-        missing = what_is_missing(world, judge)
+        missing = what_is_missing(world, judge, survivors)
         if missing:
             calm_since_ms = None
         elif calm_since_ms is None:
@@ -124,8 +127,7 @@ def _recover(world: World, judge: Judge) -> int:
     return 0
 
 
-def _clean_up(plan: Plan) -> list[AnyFault]:
-    node = plan.nodes[0]
+def _clean_up(plan: Plan, node: str) -> list[AnyFault]:
     asks: list[AnyFault] = [Ask(node, "online", other) for other in plan.nodes]
     asks.append(Ask(node, "maintenance", "off"))
     for service in plan.services:
@@ -135,30 +137,40 @@ def _clean_up(plan: Plan) -> list[AnyFault]:
     return asks
 
 
-def what_is_missing(world: World, judge: Judge) -> str:
-    """What keeps the cluster from being well; empty if it is (invariant 5)."""
-    said = [judge.said(node) for node in world.plan.nodes]
+def what_is_missing(world: World, judge: Judge, survivors: tuple[str, ...]) -> str:
+    """What keeps the cluster from being well; empty if it is (invariant 5).
+
+    The other node may be switched off for good: then the survivor has to be
+    ALONE and to run all that it may run without it.
+    """
+    said = [judge.said(node) for node in survivors]
     views = []
     for word in said:
-        if word is None or word.phase is not Phase.MEMBER or not word.confirmed:
+        if len(survivors) == 1:
+            if word is None or word.phase is not Phase.ALONE:
+                return "the survivor is not ALONE"
+        elif word is None or word.phase is not Phase.MEMBER or not word.confirmed:
             return "a node is no confirmed member"
         views.append(word.view)
-    if views[0] != views[1]:
+    if len(set(views)) > 1:
         return "the views differ"
     for service in world.plan.services:
         if service.name in world.lies:
             continue
-        missing = _missing(world, judge, service, said[0])
+        unproven = not world.plan.fencing and not service.addresses and not service.without_fencing
+        if len(survivors) == 1 and unproven:
+            continue  # nobody confirmed that the other node is off
+        missing = _missing(world, judge, service, said[0], survivors)
         if missing:
             return missing
     return ""
 
 
-def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None) -> str:
+def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None, survivors: tuple[str, ...]) -> str:
     here = [node for node in world.plan.nodes if _runs(world, service, node)]
     touched = [node for node in world.plan.nodes if world.hands(node).is_active(service.name)]
     if service.everywhere:
-        return "" if here == list(world.plan.nodes) else f"{service.name} runs on {here}"
+        return "" if here == list(survivors) else f"{service.name} runs on {here}"
     for address in service.addresses:
         holders = [node for node in world.plan.nodes if address in world.hands(node).addresses]
         if holders != here:
@@ -168,6 +180,7 @@ def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None
     assert word is not None
     moved = any(w.kind is WishKind.MOVED and w.subject == service.name and w.value for w in word.wishes)
     free = service.failback_after_ms is None or moved or service.name in judge.given_up
+    free = free or service.primary not in survivors
     return "" if free or here[0] == service.primary else f"{service.name} runs on {here}, not on its primary"
 
 

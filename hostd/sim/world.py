@@ -283,8 +283,9 @@ class World:
             elif self.good_since_ms[i] is None:
                 self.good_since_ms[i] = self.queue.now_ms
 
-    def heal(self) -> None:
-        """The end of all faults: everything repaired, switched on and asked to work again."""
+    def heal(self, for_good: str = "") -> None:
+        """The end of all faults: everything repaired and switched on, but for
+        the node that is ``for_good`` (and switched off instead)."""
         for medium in self.media:
             medium.mend()
         self.lan.mend()
@@ -292,8 +293,11 @@ class World:
         for node, machine in self.machines.items():
             self.devices[node] = f.Conduct.WELL
             machine.disk_well = True
-            machine.power_on()
-            machine.start_host()
+            if node == for_good:
+                machine.power_off()
+            else:
+                machine.power_on()
+                machine.start_host()
         self._weigh_links()
         for machine in self.machines.values():
             machine.tell_carriers()

@@ -1,6 +1,7 @@
 """One agent with one resource, its actions run as the host runs them."""
 
 import selectors
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +49,10 @@ class Bench:
     def close(self) -> None:
         for process in self.left():
             processes.kill(process)
-        self.groups.tidy()
+        until_ms = now_ms() + 5_000
+        while (self.left() or self._has_cgroup()) and now_ms() < until_ms:
+            time.sleep(0.01)
+            self.groups.tidy()
+
+    def _has_cgroup(self) -> bool:
+        return isinstance(self.groups, cgroups.Cgroups) and self.groups.base.exists()

@@ -17,7 +17,7 @@ BOTH_ACTIVE = {"a": Mode.ACTIVE, "b": Mode.ACTIVE}
 
 def gathered(modes=None, wishes=None, reports=None, differing=(), failback=None):
     return situation.circumstances(
-        PLAN, modes or BOTH_ACTIVE, wishes or Wishes(), reports or {}, {}, differing, failback or {}
+        PLAN, BOTH_ACTIVE if modes is None else modes, wishes or Wishes(), reports or {}, {}, differing, failback or {}
     )
 
 
@@ -75,7 +75,7 @@ def test_wishes_and_failback_are_sorted_out():
 
 
 def members_alone(clearance=Clearance.GUARD, said=None, last=None, **changes):
-    known = {"fencing": False, "new_life": False, "address_fell_silent": False, **changes}
+    known = {"fencing": False, "heard": said is not None, "new_life": False, "address_fell_silent": False, **changes}
     return situation.members_alone(PLAN, "a", {}, clearance, said, last if said is None else said, **known)
 
 
@@ -112,6 +112,11 @@ def test_a_peer_that_still_acts_proves_nothing(phase):
 def test_a_new_life_that_has_said_nothing_may_run_anything():
     """The clearance does not cover it."""
     assert members_alone(new_life=True).outside_unknown
+
+
+def test_a_peer_that_is_heard_again_without_its_word_may_run_anything():
+    """A guard's clearance ends when the peer is heard."""
+    assert members_alone(heard=True, last=word(services={})).outside_unknown
 
 
 # -- addresses, goodbyes, digests ------------------------------------------------------------

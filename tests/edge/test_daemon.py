@@ -18,7 +18,7 @@ from hostd import messages, recorder
 from hostd.config import Configuration, Directories
 from hostd.core import snapshot as snapshots
 from hostd.core.effects import Publish
-from hostd.core.events import AnyEvent, FrameReceived
+from hostd.core.events import AnyEvent, FrameReceived, HeartReturned, Started, TimerFired
 from hostd.core.node import Node
 from hostd.core.plan import Link, Plan, Resource, Service, Timers
 from hostd.core.snapshot import Snapshot
@@ -133,6 +133,7 @@ class Family:
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+            self.pid = 0
         self.host.close()
         self.heart.close()
 
@@ -307,8 +308,6 @@ def test_all_input_that_is_ready_is_stepped_through_before_anything_is_done(tmp_
 def test_the_core_can_be_put_on_record() -> None:
     """A checkpoint of the core (pickle) goes on exactly as the core itself."""
     core = Node(PLAN, "a")
-    from hostd.core.events import HeartReturned, Started, TimerFired
-
     for now_ms, event in ((1, Started(Incarnation(1, 1))), (2, HeartReturned()), (60, TimerFired())):
         core.step(now_ms, event)
     twin = pickle.loads(pickle.dumps(core))

@@ -120,7 +120,7 @@ def test_hostd_run_refuses_to_run_without_assertions(environment: dict[str, str]
         timeout=60,
         check=False,
     )
-    assert done.returncode == 2 and "python -O" in done.stderr
+    assert done.returncode == 4 and "python -O" in done.stderr
 
 
 def test_hostd_run_tells_a_missing_conf_d(environment: dict[str, str], tmp_path: Path) -> None:
