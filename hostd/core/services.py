@@ -20,7 +20,8 @@ import msgspec
 
 from hostd.core.effects import AddAddress, AnnounceAddress, AnyEffect, RemoveAddress, RunAction
 from hostd.core.events import ActionFinished, AddressCause, AddressFinished, AddressOutcome, AddressVerified
-from hostd.core.plan import Resource, Service
+from hostd.core.plan import Service
+from hostd.core.rungs import Asked, Rung, found
 from hostd.core.terms import (
     NO_EPOCH,
     Action,
@@ -60,47 +61,6 @@ class Want(msgspec.Struct, frozen=True):
     free: bool = True
 
 
-class Asked(enum.Enum):
-    """What a rung waits for."""
-
-    PROBE = 1
-    START = 2
-    STOP = 3
-    VERIFY = 4
-
-
-class Rung:
-    """One resource of the service on this node."""
-
-    __slots__ = (
-        "announce_id", "announced", "asked", "degraded", "monitor_at_ms", "monitor_id", "request_id", "resource",
-        "state", "verified",
-    )  # fmt: skip
-
-    def __init__(self, resource: Resource, state: ResourceState) -> None:
-        self.resource = resource
-        self.state = state
-        self.asked: Asked | None = None
-        self.request_id: int | None = None
-        self.monitor_id: int | None = None
-        self.monitor_at_ms: int | None = None
-        self.announce_id: int | None = None
-        self.announced = False
-        self.verified = False
-        self.degraded = False
-
-    def ask(self, asked: Asked, request_id: int) -> None:
-        assert asked is Asked.STOP or self.request_id is None, (self.resource.id, self.asked, asked)
-        self.asked, self.request_id = asked, request_id
-        self.monitor_id = None  # a monitor under way is overtaken; its outcome counts no more
-
-    def turn(self, state: ResourceState) -> None:
-        self.state, self.asked, self.request_id = state, None, None
-        if state is not ResourceState.RUNNING:
-            self.announced = self.verified = self.degraded = False
-            self.announce_id = None
-
-
 class Ladder:
     """One service on this node."""
 
@@ -112,7 +72,7 @@ class Ladder:
     def __init__(self, service: Service, now_ms: int, present: tuple[str, ...], *, unfinished: bool) -> None:
         self.service = service
         self.unfinished = unfinished
-        self.rungs = [Rung(resource, _found(resource, present)) for resource in service.resources]
+        self.rungs = [Rung(resource, found(resource, present)) for resource in service.resources]
         self.obeyed: Epoch = NO_EPOCH
         self.banned = False
         self.ban_ends_at_ms: int | None = None
@@ -438,9 +398,3 @@ class Ladder:
             self.was_running = False
         if state is not self.state:
             self.state, self.since_at_ms = state, now_ms
-
-
-def _found(resource: Resource, present: tuple[str, ...]) -> ResourceState:
-    if not resource.address:
-        return ResourceState.UNKNOWN
-    return ResourceState.RUNNING if resource.address in present else ResourceState.STOPPED
