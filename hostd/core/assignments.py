@@ -88,7 +88,7 @@ class Assignments:
 
     def _assign(self, name: str, owners: tuple[str, ...], why: Why) -> ServiceAssigned:
         self.counter += 1
-        self.table[name] = Assignment(owners, Epoch(self.view, self.counter))
+        self.table[name] = Assignment(owners, Epoch(self.view, self.counter), why)
         return ServiceAssigned(name, owners, why)
 
 

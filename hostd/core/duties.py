@@ -10,7 +10,7 @@ from hostd.core.effects import AnyEffect, Tell
 from hostd.core.placement import Circumstances, place
 from hostd.core.snapshot import Assignment, Snapshot, WishKind
 from hostd.core.state import State
-from hostd.core.terms import Phase
+from hostd.core.terms import Phase, Why
 
 
 def obey(state: State, now_ms: int) -> None:
@@ -103,6 +103,8 @@ def drop_void_moves(state: State, now_ms: int) -> None:
     for service in state.plan.services:
         node = state.wishes.value(WishKind.MOVED, service.name)
         decision = state.decisions.get(service.name)
+        if decision is not None and decision.why in (Why.MAINTENANCE, Why.CONFIGURATION_DIFFERS):
+            continue
         gone = node not in members or (decision is not None and decision.owners not in ((), (node,)))
         if node and gone and not state.wishes.has(WishKind.STOPPED, service.name):
             state.wishes.make(state.me, WishKind.MOVED, service.name, "")

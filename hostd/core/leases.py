@@ -7,6 +7,7 @@ that nobody healthy renews is gone by itself.  A renewal re-creates a missing
 address, so each carries the time after which it must not be carried out.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from hostd.core.effects import RenewAddress
@@ -15,6 +16,8 @@ from hostd.core.terms import Ids
 
 RENEWALS: Final = 5
 """Renewed five times a lease: every second by default."""
+ENDLESS_MS: Final = 24 * 86_400_000
+"""The lease under maintenance: longer than anybody works on a machine."""
 
 
 class Lease:
@@ -37,8 +40,15 @@ class Leases:
         self.lease_ms = lease_ms
         self.held: dict[str, Lease] = {}
 
-    def hold(self, now_ms: int, addresses: list[str], ids: Ids) -> list[RenewAddress]:
-        """Hold exactly these; the renewals that are due."""
+    def adopt(self, now_ms: int, addresses: tuple[str, ...]) -> None:
+        """Found at the start, left by an earlier life: their leases may be
+        nearly over, so they are renewed at once."""
+        for address in addresses:
+            self.held[address] = Lease(now_ms - self.lease_ms // RENEWALS)
+
+    def hold(self, now_ms: int, addresses: list[str], ids: Ids, endless: Sequence[str] = ()) -> list[RenewAddress]:
+        """Hold exactly these; the renewals that are due (``endless`` ones with a
+        lease that outlives a stopped daemon)."""
         for gone in [address for address in self.held if address not in addresses]:
             del self.held[gone]
         effects: list[RenewAddress] = []
@@ -48,7 +58,9 @@ class Leases:
             if self.lease_ms and due and lease.request_id is None:
                 lease.request_id = ids.next()
                 lease.asked_at_ms = now_ms
-                effects.append(RenewAddress(lease.request_id, address, lease.renewed_at_ms + self.lease_ms // 2))
+                lease_ms = ENDLESS_MS if address in endless else 0
+                not_after_ms = lease.renewed_at_ms + self.lease_ms // 2
+                effects.append(RenewAddress(lease.request_id, address, not_after_ms, lease_ms))
         return effects
 
     def extend(self, away_ms: int, ids: Ids) -> list[RenewAddress]:

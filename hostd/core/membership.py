@@ -88,6 +88,8 @@ def confirm_down(state: State, now_ms: int, node: str) -> Refusal | None:
 
 def turn(state: State, now_ms: int) -> list[AnyEffect]:
     """Membership: seek clearance if that is called for, then decide the phase."""
+    if state.peers.is_heard(now_ms):
+        state.confirmed_down = False  # whoever is heard is not down, whatever was typed
     effects = state.clearing.seek(now_ms, need(state, now_ms), state.ids)
     if state.renewing or state.pair.phase is Phase.LEFT:
         return effects
@@ -152,7 +154,7 @@ def need(state: State, now_ms: int) -> Need:
     theirs = sum(situation.runs_there(r) for r in last.services.values()) if last else 0
     spares = mine < theirs or (mine == theirs and not state.plan.is_first(state.me))
     return Need(
-        seeking=state.pair.seeks_clearance,
+        seeking=state.pair.seeks_clearance and (state.pair.must_fence or not state.peers.is_heard(now_ms)),
         startup=state.pair.phase is Phase.STARTUP_FENCING,
         early=state.pair.is_confirmed and quiet,
         devices=state.fencing,

@@ -131,8 +131,8 @@ class Node(State):
                 self.peers.take_snapshot(now_ms, event.snapshot)
                 effects += self._take_wishes(event.snapshot.wishes)
             case LinkChanged():
-                self.peers.take_link(event)
-                effects.append(Tell(LinkOpened(event.link, event.usable, event.detail)))
+                if self.peers.take_link(event):
+                    effects.append(Tell(LinkOpened(event.link, event.usable, event.detail)))
             case ActionFinished():
                 any(ladder.action_finished(now_ms, event) for ladder in self.ladders.values())
             case AddressFinished():
@@ -163,6 +163,7 @@ class Node(State):
         self.incarnation = event.incarnation
         self.release, self.stations = event.release, event.stations
         self.wishes.merge(event.wishes)
+        self.leases.adopt(now_ms, event.present)
         for service in self.plan.services:
             self.cleaned[service.name] = self.wishes.stamp(WishKind.CLEANUP, service.name)
             unfinished = service.name in event.unfinished
@@ -242,6 +243,8 @@ class Node(State):
         for _ in range(ROUNDS_MAX):
             before = len(effects)
             stand = (self.pair.phase, self.pair.confirmed, self.pair.view)
+            table = (self.assignments.view, self.assignments.counter)
+            obeyed = dict(self.orders)
             effects += membership.turn(self, now_ms)
             if stand != (self.pair.phase, self.pair.confirmed, self.pair.view):
                 continue  # nobody climbs before membership has come to rest
@@ -249,8 +252,9 @@ class Node(State):
             effects += duties.assign(self, now_ms)
             duties.obey(self, now_ms)
             effects += self._climb(now_ms)
-            if len(effects) == before:
-                break
+            same_table = table == (self.assignments.view, self.assignments.counter)
+            if len(effects) == before and same_table and obeyed == self.orders:
+                break  # nothing moved, not even silently
         else:
             raise AssertionError(("does not settle", effects[-6:]))
         effects += self._hold_leases(now_ms)
@@ -283,8 +287,13 @@ class Node(State):
     def _hold_leases(self, now_ms: int) -> list[AnyEffect]:
         if self.pair.phase is Phase.LEFT or self.mode is Mode.RESTARTING:
             return []
-        up = [address for ladder in self.ladders.values() for address in ladder.addresses_up]
-        return [*self.leases.hold(now_ms, up, self.ids)]
+        up: list[str] = []
+        endless: list[str] = []
+        for name, ladder in self.ladders.items():
+            up += ladder.addresses_up
+            if self.wishes.in_maintenance(name):
+                endless += ladder.addresses_up  # hands off: it stays even without us
+        return [*self.leases.hold(now_ms, up, self.ids, endless)]
 
     # -- leaving -----------------------------------------------------------------------------------
 

@@ -35,10 +35,8 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     if not state.pair.is_confirmed and phase is not Phase.ALONE:
         return Want(Order.HOLD, Why.STARTED, free=free)
     assignment = state.orders.get(service.name)
-    decision = state.decisions.get(service.name)
     if assignment is None or state.me not in assignment.owners:
-        why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
-        return Want(Order.STOP if assignment is not None else Order.HOLD, why, free=free)
+        return Want(Order.STOP, assignment.why, free=free) if assignment else Want(Order.HOLD, Why.STARTED, free=free)
     if phase is Phase.ALONE and ladder.state is not ServiceState.RUNNING and _is_claimed(state, now_ms, service):
         return Want(Order.HOLD, Why.WAITS_FOR_STOP, free=free)
     needs = [state.ladders[name] for name in service.requires]
@@ -49,9 +47,8 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
         and all(is_settled(state, now_ms, name) for name in service.after)
         and not peer_may_run(state, now_ms, service)
     )
-    why = decision.why if decision is not None and state.pair.is_coordinator else Why.ORDERED
     guard = state.clearance not in (Clearance.FENCED, Clearance.CONFIRMED) or phase is not Phase.ALONE
-    return Want(Order.RUN, why, guard=guard, ready=ready, free=free)
+    return Want(Order.RUN, assignment.why, guard=guard, ready=ready, free=free)
 
 
 def must_give_way(state: State, now_ms: int, service: Service) -> bool:
@@ -83,8 +80,9 @@ def is_settled(state: State, now_ms: int, name: str) -> bool:
     theirs = last.services.get(name) if last is not None and state.pair.is_confirmed else None
     states = [state.ladders[name].state, *([theirs.state] if theirs is not None else [])]
     assignment = state.orders.get(name)
+    decision = state.decisions.get(name) if state.pair.is_coordinator else None
     if assignment is None or not assignment.owners:
-        return True
+        return decision is None or not decision.owners
     done = (ServiceState.RUNNING, ServiceState.FAILED, ServiceState.BLOCKED)
     return any(state in done for state in states)
 

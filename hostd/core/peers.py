@@ -106,14 +106,18 @@ class Peers:
             self.snapshot = snapshot
             self.version = max(self.version, snapshot.version)
 
-    def take_link(self, change: LinkChanged) -> None:
+    def take_link(self, change: LinkChanged) -> bool:
+        """Note it; True if the medium itself opened or went away (not only its carrier)."""
+        turned = False
         for link in self.links:
             if link.name == change.link:
                 if change.carrier is Carrier.DOWN and link.carrier is Carrier.UP:
                     link.carrier_fell_at_ms = change.at_ms
                 elif change.carrier is not Carrier.DOWN:
                     link.carrier_fell_at_ms = None
+                turned = link.usable != change.usable or link.detail != change.detail
                 link.usable, link.carrier, link.detail = change.usable, change.carrier, change.detail
+        return turned
 
     def listen_anew(self, now_ms: int, *, hearing: bool) -> None:
         """We could not hear until now (dead heart, own pause, new life): no

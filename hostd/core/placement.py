@@ -24,6 +24,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
     """Nodes that may run services now, in configured order: present, active,
     neither in standby nor leaving."""
+    leaving: tuple[str, ...] = ()
+    """Nodes that give everything away, whatever else holds."""
     absent_why: Why = Why.NO_NODE
     """Why a node that is present is no member (standby, leaving)."""
     current: dict[str, tuple[str, ...]] = {}
@@ -51,7 +53,7 @@ def place(plan: Plan, now: Circumstances) -> dict[str, Decision]:
     }
     for service in _in_order_of_need(plan):
         if service.name in now.frozen:
-            owners = now.current.get(service.name, ())
+            owners = tuple(node for node in now.current.get(service.name, ()) if node not in now.leaving)
             decisions[service.name] = Decision(owners, now.frozen[service.name])
         elif service.name in now.stopped:
             decisions[service.name] = Decision((), Why.OPERATOR_STOPPED)

@@ -297,7 +297,11 @@ class Ladder:
             resource = rung.resource
             if resource.address or not resource.monitor_interval_ms or want.order in (Order.STOP, Order.YIELD):
                 continue
-            if rung.state is not ResourceState.RUNNING or rung.request_id is not None:
+            watched = rung.state is ResourceState.RUNNING or (
+                # hands off: the operator may be mending it
+                want.order is Order.FREEZE and rung.state is ResourceState.FAILED
+            )
+            if not watched or rung.request_id is not None:
                 rung.monitor_at_ms = None
                 continue
             if rung.monitor_at_ms is None:
@@ -353,9 +357,12 @@ class Ladder:
                     self._block(rung, outcome.reason or "its monitor still finds it running after the stop")
 
     def _monitored(self, now_ms: int, rung: Rung, outcome: ActionFinished) -> None:
+        running = outcome.ok and outcome.health is not Health.STOPPED
+        if rung.state is ResourceState.FAILED and running:
+            rung.turn(ResourceState.RUNNING)
         if rung.state is not ResourceState.RUNNING:
             return
-        if outcome.ok and outcome.health is not Health.STOPPED:
+        if running:
             rung.degraded = outcome.health is Health.DEGRADED
         else:
             self._failed(now_ms, rung, Why.MONITOR_FAILED, outcome.reason or "not running")

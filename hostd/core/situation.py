@@ -61,6 +61,7 @@ def circumstances(
             frozen[service.name] = Why.MAINTENANCE
     return Circumstances(
         members=members,
+        leaving=tuple(node for node in plan.nodes if modes.get(node) is Mode.LEAVING),
         absent_why=absent_why,
         current=current,
         banned={s.name: banned_on(plan, s, reports) for s in plan.services},
@@ -97,11 +98,13 @@ def members_alone(
     no more, which without fencing is the proof for services without one.
     """
     mine = {me: reports}
+    last = word if word is not None else last_word
     provable: tuple[str, ...] | None = None
     if clearance is not Clearance.FENCED and clearance is not Clearance.CONFIRMED and not fencing:
         # The peer may act alone by its own guard: only what has an address is kept apart.
         provable = tuple(s.name for s in plan.services if s.addresses or s.without_fencing or s.everywhere)
-    last = word if word is not None else last_word
+    if last is not None and last.phase is Phase.LEFT:
+        return Members(mine, outside=last.services)  # final for that life, even if silent since
     if heard and word is None:
         return Members(mine, outside_unknown=True)  # it lives, and its newest word is still under way
     if word is not None or new_life:

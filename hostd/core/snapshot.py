@@ -18,6 +18,7 @@ from hostd.core.terms import (
     Phase,
     ResourceState,
     ServiceState,
+    Why,
 )
 
 
@@ -38,7 +39,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     state: ServiceState
     obeyed: Epoch = NO_EPOCH
     banned: bool = False
-    """Failed here for good: not eligible until ``cleanup`` or a new life."""
+    """Failed here for good: not eligible until ``cleanup`` or a restart of the daemon."""
     failures: int = 0
     resources: tuple[ResourceState, ...] = ()
     verified: tuple[bool, ...] = ()
@@ -53,6 +54,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
 
     owners: tuple[str, ...]
     epoch: Epoch
+    why: Why = Why.ORDERED
+    """The coordinator's reason, so that both nodes can tell it."""
 
 
 class WishKind(enum.Enum):

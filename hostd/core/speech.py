@@ -90,8 +90,11 @@ def tell_changes(state: State, now_ms: int) -> list[AnyEffect]:
             link.send_told = link.send_up
             effects.append(Tell(LinkTurned(link.name, LinkDirection.SEND, link.send_up)))
     word = state.peers.word(now_ms)
+    if word is None:
+        return effects
     differing = situation.differing_services(state.plan, word)
+    if (word.nodes, word.digest) != (state.plan.nodes, state.plan.digest):
+        differing = ("", *differing)
     effects += [Tell(PlansDiffer(name)) for name in differing if name not in state.differing_told]
-    if word is not None:
-        state.differing_told = differing
+    state.differing_told = differing
     return effects

@@ -4,10 +4,12 @@ Decides nothing; parses, runs, prints.
 """
 
 import argparse
+import difflib
 import sys
 import time
+from pathlib import Path
 
-from hostd.sim import mutants, replay
+from hostd.sim import mutants, replay, story
 from hostd.sim.search import Budget, Finding, Search, small_plan
 
 
@@ -38,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     seek.add_argument("--seconds", type=float, default=3_600.0, help="give up after so long")
     _world(seek)
     seek.set_defaults(act=_search, fencing=True)
+
+    tale = commands.add_parser("story", help="play scenarios and compare; --rewrite writes them anew")
+    tale.add_argument("files", nargs="+", type=Path)
+    tale.add_argument("--rewrite", action="store_true")
+    tale.set_defaults(act=_story)
 
     options = parser.parse_args(argv)
     code: int = options.act(options)
@@ -95,6 +102,22 @@ def _search(options: argparse.Namespace) -> int:
     for step in finding.path:
         print(f"    {step}")
     return 1 if finding.harm else 0
+
+
+def _story(options: argparse.Namespace) -> int:
+    wrong = 0
+    for path in options.files:
+        if options.rewrite:
+            print(f"{path}: {'rewritten' if story.rewrite(path) else 'as it was'}")
+            continue
+        given = story.read(path.read_text())
+        told_now = story.tell(given)
+        if told_now != given.expected:
+            wrong += 1
+            print(f"{path}: has another end now")
+            for line in difflib.unified_diff(given.expected.splitlines(), told_now.splitlines(), "told", "now"):
+                print(line)
+    return 1 if wrong else 0
 
 
 def told(finding: Finding) -> str:

@@ -61,11 +61,12 @@ def simulate(
         if not world.harm:
             well_after_ms = _recover(world, judge)
     except AssertionError as error:
-        world.harm = world.harm or f"assertion: {_where(error)}"
+        world.harm = world.harm or f"assertion: {where(error)}"
     return Verdict(seed, world.harm, world.queue.now_ms, well_after_ms, judge.overlap_ms_max)
 
 
-def _where(error: AssertionError) -> str:
+def where(error: AssertionError) -> str:
+    """The line of an assertion that failed."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

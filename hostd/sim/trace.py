@@ -11,7 +11,7 @@ after ``!`` what is true, where that is something else.
 
 import hashlib
 
-from hostd.core.effects import AnyEffect, Tell
+from hostd.core.effects import AnswerOperator, AnyEffect, Tell
 from hostd.core.events import AnyEvent
 from hostd.core.snapshot import Snapshot
 from hostd.core.terms import Phase, ServiceState
@@ -57,6 +57,9 @@ class Trace:
     def stepped(self, world: World, machine: Machine, event: AnyEvent, effects: list[AnyEffect]) -> None:
         if not effects:
             return
+        for effect in effects:
+            if isinstance(effect, AnswerOperator) and effect.refusal is not None:
+                self._rows.append((world.queue.now_ms, f"   {machine.name} refuses: {effect.refusal.name}", ()))
         if self._facts:
             for effect in effects:
                 if isinstance(effect, Tell):

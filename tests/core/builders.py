@@ -59,6 +59,12 @@ ADDRESS = "172.23.2.13/24"
 OTHER_ADDRESS = "172.23.2.16/24"
 TIMERS = Timers()
 
+AWAITED = (
+    RunAction, AddAddress, RemoveAddress, RenewAddress, AnnounceAddress, ProbeAddresses, FencePeer, SaveWishes,
+    RenewIncarnation,
+)  # fmt: skip
+"""The effects that are answered by exactly one outcome (the table in ``effects.py``)."""
+
 T = TypeVar("T")
 
 
@@ -130,7 +136,7 @@ class Bench:
         self.open: list[AnyEffect] = []
         self.says: Snapshot | None = None
         self.carried: Snapshot | None = None
-        self.holds: Callable[[AnyEffect], bool] = lambda _: False
+        self.holds: Callable[[AnyEffect], bool] = started.pop("holds", lambda _: False)
         self.answers: dict[tuple[str, Action], dict[str, Any]] = {}
         self.running: set[str] = set(started.pop("running", ()))
         self.fence_confirms = True
@@ -219,7 +225,7 @@ class Bench:
 
     def _answer(self, effect: AnyEffect) -> AnyEvent | None:
         outcome = self._outcome(effect) if not self.holds(effect) else None
-        if outcome is None and not isinstance(effect, Tell | Publish):
+        if outcome is None and isinstance(effect, AWAITED):
             self.open.append(effect)
         return outcome
 

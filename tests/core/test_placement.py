@@ -178,7 +178,7 @@ circumstances = st.builds(
     Circumstances,
     members=nodes,
     current=st.fixed_dictionaries({name: nodes if name == "gfs" else one_node for name in NAMES}),
-    banned=st.fixed_dictionaries({name: nodes for name in NAMES}),
+    banned=st.fixed_dictionaries(dict.fromkeys(NAMES, nodes)),
     stopped=names,
     moved=st.fixed_dictionaries({name: st.sampled_from(["", "a", "b"]) for name in NAMES if name != "gfs"}),
     frozen=st.dictionaries(st.sampled_from(NAMES), st.sampled_from([Why.MAINTENANCE, Why.CONFIGURATION_DIFFERS])),

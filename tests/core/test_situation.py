@@ -6,7 +6,7 @@ from hostd.core import situation
 from hostd.core.snapshot import Assignment, WishKind
 from hostd.core.terms import Clearance, Epoch, Mode, Phase, ServiceState, Why
 from hostd.core.wishes import Wishes
-from tests.core.builders import ADDRESS, OTHER_ADDRESS, address, agent, everywhere, plan, report, service, word
+from tests.core.builders import OTHER_ADDRESS, address, agent, everywhere, plan, report, service, word
 from tests.core.rungs import DISK_ADDRESS_MYSQL, Climb, running
 
 RUNNING, STOPPED = report(ServiceState.RUNNING), report()
