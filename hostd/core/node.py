@@ -298,6 +298,8 @@ class Node(State):
     # -- leaving -----------------------------------------------------------------------------------
 
     def _end(self, now_ms: int) -> list[AnyEffect]:
+        if self.ended:
+            return []
         if self.mode is Mode.LEAVING and self.exit_at_ms is None:
             states = [ladder.state for ladder in self.ladders.values()]
             if ServiceState.BLOCKED in states and all(s.is_stopped or s is ServiceState.BLOCKED for s in states):
@@ -305,6 +307,7 @@ class Node(State):
                 self.exit_at_ms = now_ms + LAST_WORDS * self.plan.timers.keepalive_ms
         if self.exit_at_ms is not None and now_ms >= self.exit_at_ms:
             self.exit_at_ms = None
+            self.ended = True
             return [Exit(self.exit_kind)]
         return []
 

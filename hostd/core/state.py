@@ -40,6 +40,7 @@ class State:
         self.away_ms = 0
         self.exit_at_ms: int | None = None
         self.exit_kind = ExitKind.LEFT
+        self.ended = False  # Exit was said, once
         self.stepped_at_ms: int | None = None
         self.settled_until_ms: int | None = None
         self.heard_so_far: tuple[object, ...] = ()

@@ -102,7 +102,7 @@ class Trace:
 def _column(world: World, machine: Machine) -> str:
     if not machine.powered:
         return "off"
-    word = machine.published
+    word = machine.published if machine.brain is not None else None
     if not machine.host_runs:
         head = "no hostd"
     elif machine.brain is None:
@@ -131,10 +131,13 @@ def _service(world: World, machine: Machine, word: Snapshot | None, name: str) -
     held = [address in hands.addresses for address in service.addresses]
     report = word.services.get(name) if word is not None else None
     said = report.state if report is not None else None
-    text = said.name.lower() if said is not None else ABSENT
     true = _true(here)
-    if true and (said is None or SAME.get(said, true) != true) and not (said is None and true == "stopped"):
-        text = f"{text}!{true}"
+    if said is None:
+        text = ABSENT if true in ("", "stopped") else f"!{true}"
+    else:
+        text = said.name.lower()
+        if true and SAME.get(said, true) != true:
+            text = f"{text}!{true}"
     mark = "@" if held and all(held) else ("%" if any(held) else "")
     return f"{name}={text}{mark}"
 

@@ -134,6 +134,7 @@ class Bench:
         self.now_ms = T0_MS
         self.seen: list[AnyEffect] = []
         self.open: list[AnyEffect] = []
+        self.said: Snapshot  # our newest publication
         self.says: Snapshot | None = None
         self.carried: Snapshot | None = None
         self.holds: Callable[[AnyEffect], bool] = started.pop("holds", lambda _: False)
@@ -153,6 +154,8 @@ class Bench:
         """One event now; the hands answer what comes out.  All effects, in order."""
         effects = self.node.step(self.now_ms, event)
         self.seen += effects
+        for publication in of(Publish, effects):
+            self.said = publication.snapshot
         answers = [answer for effect in effects if (answer := self._answer(effect)) is not None]
         for answer in answers:
             effects = effects + self.step(answer)
@@ -269,11 +272,6 @@ class Bench:
         return self.step(ProbeFinished(asked.request_id, **{"listened": True, **found}))
 
     # -- looking ------------------------------------------------------------------
-
-    @property
-    def said(self) -> Snapshot:
-        """The newest snapshot published."""
-        return of(Publish, self.seen)[-1].snapshot
 
     @property
     def phase(self) -> Phase:

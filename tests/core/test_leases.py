@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostd.core.events import AddressFinished, AddressOutcome
-from hostd.core.leases import Leases
+from hostd.core.leases import ENDLESS_MS, Leases
 from hostd.core.terms import Ids
 from tests.core.builders import ADDRESS, OTHER_ADDRESS, T0_MS
 
@@ -106,6 +106,22 @@ def test_before_the_daemon_goes_every_lease_is_extended():
     extended = holder.leases.extend(60_000, holder.ids)
     assert [(e.address, e.lease_ms) for e in extended] == [(ADDRESS, 60_000), (OTHER_ADDRESS, 60_000)]
     assert all(e.not_after_ms == T0_MS + LEASE_MS // 2 for e in extended)
+
+
+def test_an_address_left_by_an_earlier_life_is_renewed_at_once():
+    """Its lease may be nearly over."""
+    holder = Holder(up=())
+    holder.leases.adopt(T0_MS, (ADDRESS,))
+    holder.up = [ADDRESS]
+    assert [renewal.address for renewal in holder.hold()] == [ADDRESS]
+
+
+def test_under_maintenance_a_lease_outlives_the_daemon():
+    """Hands off: the address stays even if hostd is stopped."""
+    holder = Holder(up=(ADDRESS, OTHER_ADDRESS))
+    holder.now_ms += STEP_MS
+    renewals = holder.leases.hold(holder.now_ms, holder.up, holder.ids, endless=[ADDRESS])
+    assert [(r.address, r.lease_ms) for r in renewals] == [(ADDRESS, ENDLESS_MS), (OTHER_ADDRESS, 0)]
 
 
 def test_the_deadline_is_the_next_renewal():

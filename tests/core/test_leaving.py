@@ -133,7 +133,6 @@ def test_a_peer_that_dies_while_leaving_with_nothing_left_needs_no_clearance():
     assert bench.phase is Phase.ALONE and of(FencePeer, bench.seen) == []
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U2: what is frozen keeps its owner, who then never leaves")
 @pytest.mark.parametrize("why", ["maintenance", "differs"])
 def test_a_frozen_service_does_not_keep_a_node_from_leaving(why):
     """Leaving is irrevocable, so it has to end."""
@@ -145,7 +144,6 @@ def test_a_frozen_service_does_not_keep_a_node_from_leaving(why):
     assert leave(bench) != []
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U3: the life that left is taken for a new one")
 def test_alone_after_a_goodbye_everything_may_be_started():
     """ "ALONE may start a service if the peer is cleared or LEFT": also later, and without an address."""
     bench = coordinator(service())
@@ -158,7 +156,6 @@ def test_alone_after_a_goodbye_everything_may_be_started():
     assert bench.states["mysql"] is RUNNING
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U9: the end is asked for again and again")
 def test_the_end_is_asked_for_once():
     """Exactly once, also after a failed stop."""
     bench = alone(WITH_ADDRESS)

@@ -110,7 +110,6 @@ def test_being_heard_cancels_the_shot():
     assert CancelFence(shot.request_id) in effects
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U5: only once its word is whole")
 def test_being_heard_cancels_the_shot_before_the_word_is_whole():
     """A snapshot takes seconds on a slow serial line; the peer lives meanwhile."""
     bench = fenceable(service())
@@ -197,7 +196,6 @@ def test_being_heard_calls_the_guard_off():
     assert of(CancelProbe, effects) != [] and bench.phase is Phase.MEMBER
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U4: a guard's answer counts until the peer's word is whole")
 def test_a_guard_does_not_clear_a_peer_that_is_heard():
     """Invariant 6: nobody is declared dead while a link works in both directions."""
     bench = coordinator(THEIRS_WITH_ADDRESS)

@@ -238,7 +238,6 @@ def test_confirm_down_of_another_is_refused(node, refusal):
     assert Bench(plan()).ask(ConfirmDown(node)).refusal is refusal
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U1: the word outlives the silence that it was given for")
 def test_confirm_down_is_void_once_the_peer_is_heard():
     """The next silence is another one: it needs its own proof."""
     bench = coordinator(service(), fencing=True)
@@ -294,7 +293,6 @@ def test_cleanup_lets_a_service_start_here_again():
     assert bench.states["mysql"] is RUNNING
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U7: answered as taken, dropped in the same step")
 def test_a_move_that_is_taken_is_kept():
     """Under maintenance it waits; or it would have to be refused."""
     bench = coordinator(service())

@@ -142,7 +142,6 @@ def test_different_node_orders_make_no_view():
     assert bench.said.invitation is None and bench.phase is Phase.JOINING
 
 
-@pytest.mark.xfail(strict=True, reason="core bug U6: nobody says it")
 def test_different_node_orders_are_said():
     """Both say why there is no view."""
     bench = Bench(plan(service()))

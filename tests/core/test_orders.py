@@ -3,7 +3,7 @@
 import pytest
 
 from hostd.core import orders
-from hostd.core.events import ConfirmDown, MoveService, ProcessExited, SetMaintenance, StopService
+from hostd.core.events import ConfirmDown, MoveService, ProcessExited, SetMaintenance, StartService, StopService
 from hostd.core.pair import Turn
 from hostd.core.services import Order
 from hostd.core.snapshot import Assignment, WishKind
@@ -170,6 +170,60 @@ def test_after_does_not_wait_for_what_is_not_going_to_run(trouble):
     go_alone(bench)
     bench.until(lambda: bench.states["mysql"] is RUNNING)
     assert bench.states["ldap"].is_stopped
+
+
+def test_after_waits_for_one_that_is_between_two_nodes():
+    """It is assigned to nobody just now, and going to run."""
+    bench = coordinator(service("ldap", candidates=("b", "a")), service(after=("ldap",)))
+    bench.ask(StopService("mysql"))
+    settle(bench)
+    bench.ask(MoveService("ldap"))
+    bench.ask(StartService("mysql"))
+    bench.seen.clear()
+    bench.say(services={**bench.obeys(), "ldap": report(ServiceState.STOPPING, *bench.table["ldap"].epoch)})
+    bench.run(1_000)
+    assert bench.owners["ldap"] == NOBODYS and actions(bench.seen) == []
+    settle(bench)
+    assert actions(bench.seen) == ["start ldap", "start mysql"]
+
+
+# -- both at once -------------------------------------------------------------------------------
+
+
+def test_nothing_is_started_while_the_peer_says_that_it_may_run_it():
+    """Whatever is assigned, and even to restart it after a failure."""
+    bench = coordinator(service())
+    bench.seen.clear()
+    bench.say(services={"mysql": report(ServiceState.STOPPING, *bench.table["mysql"].epoch)})
+    bench.step(ProcessExited("mysql", "mysql"))
+    bench.run(1_000)
+    assert "start mysql" not in actions(bench.seen)
+    bench.say(services=bench.obeys())
+    settle(bench)
+    assert bench.states["mysql"] is RUNNING
+
+
+def test_of_two_that_run_it_the_assigned_one_keeps_it():
+    """The end of a split: the other drops its address at once, also under maintenance."""
+    both = service(resources=(address(), agent()))
+    for maintenance in (False, True):
+        bench = Bench(plan(both), me="b", present=("172.23.2.13/24",), running=["mysql"])
+        if maintenance:
+            bench.ask(SetMaintenance(on=True))
+        bench.seen.clear()
+        bench.say(phase=Phase.ALONE, view=2, coordinator="a", services={"mysql": report(RUNNING)})
+        assert actions(bench.seen)[0] == "remove 172.23.2.13/24"
+        assert bench.states["mysql"] is STOPPED
+
+
+def test_alone_nothing_is_started_that_a_peer_that_acts_too_says_is_stopped():
+    """Story 10: both ALONE at the heal of a split; one has yet to yield."""
+    bench = Bench(plan(service()))
+    bench.run(bench.plan.timers.initdead_ms + 500)
+    assert bench.phase is Phase.ALONE and bench.states["mysql"] is STOPPED
+    bench.say(phase=Phase.ALONE, view=7, coordinator="b", services={"mysql": report(STOPPED)})
+    bench.run(2_000)
+    assert "start mysql" not in actions(bench.seen)
 
 
 # -- the coordinator and its table, on one node -------------------------------------------------

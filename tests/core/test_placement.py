@@ -88,6 +88,13 @@ def test_a_node_that_is_no_candidate_never_runs_it():
     assert one({"members": ("b",)}, candidates=("a",)) == Decision((), Why.NO_NODE)
 
 
+def test_what_is_frozen_is_still_given_away_by_a_leaving_node():
+    """Leaving is irrevocable, so it has to end."""
+    frozen = {"mysql": Why.MAINTENANCE}
+    assert one({"current": {"mysql": ("a",)}, "frozen": frozen, "leaving": ("a",)}).owners == ()
+    assert one({"current": {"mysql": ("b",)}, "frozen": frozen, "leaving": ("a",)}).owners == ("b",)
+
+
 # -- on = "all" ---------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hostd.core.events import AddressCause, AddressOutcome
 from hostd.core.services import ADDRESS_BAN_MS, CONFLICT_RETRY_MS, Order
-from hostd.core.terms import ResourceState, ServiceState, Why
+from hostd.core.terms import Health, ResourceState, ServiceState, Why
 from tests.core.builders import ADDRESS, address, agent, service
 from tests.core.rungs import STOPPED, running, stopped
 
@@ -128,3 +128,16 @@ def test_freeze_keeps_hands_off_and_goes_on_monitoring():
     assert len(climb.monitors) == 2
     climb.monitored(health=STOPPED)
     assert climb.settle(10_000) == []
+
+
+def test_what_the_operator_mended_by_hand_is_running_again():
+    """Under maintenance a failed rung goes on being monitored, and nothing is restarted afterwards."""
+    climb = running(service())
+    climb.order(Order.FREEZE, after_ms=INTERVAL_MS)
+    climb.monitored(health=STOPPED)
+    assert climb.state is not ServiceState.RUNNING
+    climb.settle(0)
+    climb.settle(INTERVAL_MS)
+    climb.monitored(health=Health.RUNNING)
+    assert climb.state is ServiceState.RUNNING
+    assert climb.order(Order.RUN) == []
