@@ -14,6 +14,7 @@ from hostd.clock import now_ms
 from hostd.core.effects import AnswerOperator
 from hostd.core.events import AnyCommand, OperatorAsked
 from hostd.core.node import Node
+from hostd.figures import Figures
 from hostd.recorder import Timeline
 from hostd.requests import (
     AnyAnswer,
@@ -30,7 +31,7 @@ from hostd.requests import (
     Taken,
     WhyIs,
 )
-from hostd.status import Figures, status_of
+from hostd.status import status_of
 
 WHY_ENTRIES_MAX: Final = 200
 """Of the timeline, for one service."""

@@ -29,7 +29,7 @@ from hostd.core.stream import StreamDecoder, frame_for_stream
 from hostd.core.terms import Carrier, Health
 
 __all__ = [
-    "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "Field", "Health", "HostdError",
+    "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "FenceOrder", "Field", "Health", "HostdError",
     "Link", "LinkSettings", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
 ]  # fmt: skip
 
@@ -138,6 +138,44 @@ def _wait(process: "subprocess.Popen[bytes]", limit: float) -> None:
     process.wait()
 
 
+def _run(argv: Sequence[str], limit: float, text: str | None, env: Mapping[str, str] | None) -> Completed:
+    """``Resource.run`` with the limit in seconds and the standard input as ``text``."""
+    with (
+        open(os.memfd_create("stdout"), "w+b") as out,
+        open(os.memfd_create("stderr"), "w+b") as err,
+    ):
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=None if env is None else {**os.environ, **env},
+            )
+        except OSError as error:
+            raise AgentError(
+                f"{argv[0]} cannot be run: {error.strerror}", cure=f"install {argv[0]} or set its path"
+            ) from error
+        try:
+            if text is not None and process.stdin is not None:
+                with process.stdin as pipe:
+                    pipe.write(text.encode())
+            _wait(process, limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AgentError(f"{argv[0]} did not end within {limit:.1f} s") from None
+        except BrokenPipeError:
+            _wait(process, limit)
+        out.seek(0)
+        err.seek(0)
+        return Completed(
+            process.returncode,
+            out.read(1_000_000).decode(errors="replace"),
+            err.read(1_000_000).decode(errors="replace"),
+        )
+
+
 class Resource:
     """What an agent is handed: the one resource it acts for, and the means to act.
 
@@ -183,40 +221,7 @@ class Resource:
         keeps its caller's output open does not hang the action.
         """
         limit = self.remaining if timeout is None else min(timeout, self.remaining)
-        with (
-            open(os.memfd_create("stdout"), "w+b") as out,
-            open(os.memfd_create("stderr"), "w+b") as err,
-        ):
-            try:
-                process = subprocess.Popen(
-                    list(argv),
-                    stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    env=None if env is None else {**os.environ, **env},
-                )
-            except OSError as error:
-                raise AgentError(
-                    f"{argv[0]} cannot be run: {error.strerror}", cure=f"install {argv[0]} or set its path"
-                ) from error
-            try:
-                if input is not None and process.stdin is not None:
-                    with process.stdin as pipe:
-                        pipe.write(input.encode())
-                _wait(process, limit)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise AgentError(f"{argv[0]} did not end within {limit:.1f} s") from None
-            except BrokenPipeError:
-                _wait(process, limit)
-            out.seek(0)
-            err.seek(0)
-            return Completed(
-                process.returncode,
-                out.read(1_000_000).decode(errors="replace"),
-                err.read(1_000_000).decode(errors="replace"),
-            )
+        return _run(argv, limit, input, env)
 
     def spawn(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> int:
         """Start a daemon that outlives the action; its process id.
@@ -254,6 +259,36 @@ class Resource:
         except ProcessLookupError:
             return False
         return True
+
+
+class FenceOrder:
+    """One ``[[fencing.device]]``, told to power one node off: what the hook ``fence`` is handed.
+
+    ``agent``, ``params`` and ``secrets`` as conf.d has them for the node that
+    is to be fenced; ``secrets`` are the files that hold the values.
+    ``deadline``: on ``time.monotonic()``; everything that is still there then
+    is killed from outside.  Lives in the child that works one device.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        node: str,
+        params: Mapping[str, Any],
+        secrets: Mapping[str, Path],
+        deadline: float,
+    ) -> None:
+        self.agent, self.node, self.params, self.secrets, self.deadline = agent, node, params, secrets, deadline
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left until the deadline; never below 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def run(self, argv: Sequence[str], *, input: str) -> Completed:  # noqa: A002 - the word the contract uses
+        """As ``Resource.run``: to its end, never longer than the deadline, else AgentError."""
+        return _run(argv, self.remaining, input, None)
 
 
 class Note(str):

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from hostd.api import ConfigError, LinkSettings, Parameters
-from hostd.confd import cluster, files, services
+from hostd.confd import aside, cluster, files, services
+from hostd.confd.aside import SetAside
 from hostd.confd.cluster import Announcements, FencingDevice, Tiebreaker, Watchdog
 from hostd.confd.complain import Complaint, Complaints, Place
 from hostd.confd.digests import digest
@@ -25,8 +26,8 @@ from hostd.confd.values import duration_ms
 from hostd.core.plan import Plan
 
 __all__ = [
-    "Announcements", "BadConfiguration", "Complaint", "Configuration", "Directories", "Examined",
-    "FencingDevice", "Place", "ResourceSettings", "Tiebreaker", "Watchdog", "duration_ms", "examine", "load",
+    "Announcements", "BadConfiguration", "Complaint", "Configuration", "Directories", "Examined", "FencingDevice",
+    "Place", "ResourceSettings", "SetAside", "Tiebreaker", "Watchdog", "duration_ms", "examine", "load",
 ]  # fmt: skip
 
 
@@ -57,6 +58,8 @@ class Configuration(msgspec.Struct, frozen=True):
     fencing_devices: tuple[FencingDevice, ...] = ()
     tiebreaker: Tiebreaker | None = None
     watchdog: Watchdog | None = None
+    set_aside: tuple[SetAside, ...] = ()
+    """Services of conf.d that are not in ``plan``: this node cannot run them."""
 
     def resource(self, service: str, resource: str) -> ResourceSettings:
         for settings in self.resources:
@@ -74,7 +77,7 @@ class BadConfiguration(ConfigError):
 
 
 class Examined(msgspec.Struct, frozen=True):
-    """What a reading came to.  ``configuration`` is None if one of the complaints is no warning."""
+    """What a reading came to.  ``configuration`` is None if one of the complaints is fatal."""
 
     configuration: Configuration | None
     complaints: tuple[Complaint, ...]
@@ -88,7 +91,9 @@ def load(directory: Path, node: str, agents: Agents, link_types: Mapping[str, Pa
 
     ``agents`` gives the Parameters for the reference after ``agent =``, and
     raises ConfigError for one that is unknown or broken; ``link_types`` those
-    of each ``[[heartbeat.link]] type``.  Raises :class:`BadConfiguration`.
+    of each ``[[heartbeat.link]] type``.  Raises :class:`BadConfiguration`,
+    but not for an agent: that costs the services which need it, told in
+    ``set_aside``, since after a reboot one broken file must not stop all.
     """
     examined = examine(directory, node, agents, link_types)
     if examined.configuration is None:
@@ -104,10 +109,10 @@ def examine(directory: Path, node: str, agents: Agents, link_types: Mapping[str,
     complaints = Complaints(tree.places)
     configuration = _build(Section(complaints, (), tree.values), node, agents, link_types, directory)
     gathered = tuple(sorted(complaints.gathered, key=lambda c: (c.file, c.line or 0)))
-    if complaints.mistakes:
+    if any(complaint.is_fatal for complaint in gathered):
         return Examined(None, gathered, tree.places)
     assert configuration is not None
-    warnings = tuple(complaint.text for complaint in gathered)
+    warnings = tuple(complaint.text for complaint in gathered if complaint.is_warning)
     return Examined(msgspec.structs.replace(configuration, warnings=warnings), gathered, tree.places)
 
 
@@ -131,6 +136,7 @@ def _build(
     found = services.read_services(root, around)
     services.judge(root, found, is_fenced=fencing.is_required)
     root.end()
+    found, set_aside = aside.part(found, root.complaints.gathered)
     plan = Plan(
         cluster=basics.name,
         nodes=basics.nodes,
@@ -153,4 +159,5 @@ def _build(
         fencing_devices=fencing.devices,
         tiebreaker=tiebreaker,
         watchdog=watchdog,
+        set_aside=set_aside,
     )

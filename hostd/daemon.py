@@ -49,6 +49,7 @@ from hostd.core.node import Node
 from hostd.core.snapshot import Snapshot
 from hostd.core.terms import Incarnation
 from hostd.ends import End, adopt
+from hostd.figures import Figures
 from hostd.hearing import event_of, snapshot_of
 from hostd.logging_thread import log_from_a_thread
 from hostd.messages import (
@@ -72,7 +73,7 @@ from hostd.perform import Performer
 from hostd.recorder import FORMAT, Header, Recorder, Timeline, line_of
 from hostd.registry import Registry
 from hostd.requests import SOCKET_NAME
-from hostd.status import Figures, one_line
+from hostd.status import one_line
 
 log = logging.getLogger("hostd")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from hostd.api import Health, Link, LinkSettings, Parameters, Resource
+from hostd.api import FenceOrder, Health, Link, LinkSettings, Parameters, Resource
 
 hookspec = pluggy.HookspecMarker("hostd")
 
@@ -87,3 +87,14 @@ class PluginSpec:
         """Optional.  What is wrong with this link on this machine, each a
         sentence with its cure after a semicolon; what is no mistake as a
         ``Note``.  Called by ``hostd check``; may look, must not open for writing."""
+
+    @hookspec(firstresult=True)
+    def fence(self, order: FenceOrder) -> bool | None:
+        """Power ``order.node`` off through one fencing device, and return True
+        once the device itself has said that it is off: on this word alone the
+        node's services are started elsewhere.  Raise AgentError if it is not
+        off or if that cannot be known; None: this agent is not of a kind that
+        the plugin works.  Must not reboot the node, and must succeed for one
+        that is off already.  Called in a child of the host for one device at a
+        time, in a session of its own; at the device's time limit, and when the
+        node is heard again, the child and all that it started is killed."""

@@ -1,4 +1,4 @@
-"""The first process: holds the lock, forks heart and brain, runs every action.
+"""The first process: holds the lock, forks heart and brain, runs every action and every shot.
 
 Decides what a death in the family means: a dead heart or brain is forked
 again, the survivor is told, and what a dead brain had started or stopped
@@ -30,6 +30,7 @@ from hostd.family import Family, Life, Main
 from hostd.jobs import Job, Outcome, Verb
 from hostd.messages import AnyMessage
 from hostd.registry import Registry
+from hostd.shots import Shots
 from hostd.systemd import Notifier
 from hostd.watches import Watches
 
@@ -114,6 +115,7 @@ class Host:
             state=state,
             selector=self._selector,
         )
+        self._shots = Shots(registry, groups, configuration.fencing_devices, self._selector, self._tell_brain)
         self._watches = Watches(self._selector, self._exited)
         self._heart, self._brain = Life("heart", heart), Life("brain", brain)
         self._family = Family(
@@ -140,6 +142,7 @@ class Host:
         unfinished = self._actions.recover()
         if unfinished:
             log.warning("unfinished by an earlier hostd: %s", ", ".join(unfinished))
+        self._shots.recover()
         self._heart.due_at_ms = self._brain.due_at_ms = now_ms()
         while self._exit_code is None:
             self._fork_what_is_due()
@@ -153,13 +156,14 @@ class Host:
             if self._selector.get_map().get(key.fd) is key:  # else an earlier one of this round closed it
                 key.data()
         self._actions.tick()
+        self._shots.tick()
         self._flush()
         if now_ms() >= self._housekeeping_at_ms:
             self._housekeeping_at_ms = now_ms() + HOUSEKEEPING_MS
             self._actions.bound_output()
 
     def _wait_ms(self) -> int:
-        times = [self._actions.wake_at_ms(), self._heart.due_at_ms]
+        times = [self._actions.wake_at_ms(), self._shots.wake_at_ms(), self._heart.due_at_ms]
         if not self._actions.busy:
             times.append(self._brain.due_at_ms)
         if self._outbox:
@@ -208,6 +212,7 @@ class Host:
             return
         self._outbox.clear()
         self._actions.abort()
+        self._shots.abort()
         if self._heart.end is not None:
             messages.send(self._heart.end, messages.BrainGone())
         if self._asked_to_end:
@@ -221,7 +226,7 @@ class Host:
         self._wakeup.close()
         self._wakeup_write.close()
         others = [life.pidfd for life in (self._heart, self._brain) if life.is_alive]
-        return others + self._watches.files() + self._actions.files()
+        return others + self._watches.files() + self._actions.files() + self._shots.files()
 
     # -- what the brain says --------------------------------------------------------
 
@@ -246,11 +251,10 @@ class Host:
         match message:
             case messages.Do():
                 self._do(message)
-            case messages.Shoot(request_id=request_id, node=node):
-                detail = f"no fencing device is implemented yet that could power {node} off"
-                self._tell_brain(messages.Shot(request_id, confirmed=False, detail=detail))
-            case messages.HoldFire():
-                pass  # nothing that could be held runs longer than its request
+            case messages.Shoot(request_id=request_id, node=node, delay_ms=delay_ms):
+                self._shots.shoot(request_id, node, delay_ms)
+            case messages.HoldFire(request_id=request_id):
+                self._shots.hold(request_id)
             case messages.Alive(status=status, ready=ready):
                 self._alive(status, ready)
             case messages.Goodbye(exit_code=exit_code):
@@ -376,15 +380,17 @@ class Host:
         self._tell_brain(messages.Signalled(number))
 
     def _end_all(self) -> None:
-        """End heart and brain, kill what still runs of actions; touch no service."""
+        """End heart and brain, kill what still runs of actions and shots; touch no service."""
         self._actions.abort()
+        self._shots.abort()
         for life in (self._heart, self._brain):
             if life.end is not None:
                 self._selector.unregister(life.end)
                 life.end.close()
                 life.end = None
         until = now_ms() + FAREWELL_MS
-        while (self._heart.is_alive or self._brain.is_alive or self._actions.busy) and now_ms() < until:
+        lives = (self._heart, self._brain)
+        while (any(life.is_alive for life in lives) or self._actions.busy or self._shots.busy) and now_ms() < until:
             self._turn(RETRY_MS)
         for life in (self._heart, self._brain):
             if life.is_alive:

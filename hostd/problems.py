@@ -6,23 +6,21 @@ next failure would not be survived.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from hostd.core.node import Node
 from hostd.core.terms import Phase, ResourceState
+from hostd.figures import Figures
 from hostd.requests import Problem, ServiceStatus, Status
-
-if TYPE_CHECKING:
-    from hostd.core.node import Node
-    from hostd.status import Figures
 
 DISPUTE_MS: Final = 15_000
 """A foreign claim to an address of ours is shown for so long."""
 _ORDER: Final = {"error": 0, "warning": 1, "info": 2}
 
 
-def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -> Status:
+def problems_of(status: Status, core: Node, figures: Figures, now_ms: int) -> Status:
     """The same status with its problems, worst first."""
     found = [
         *_of_peer(status, core, figures, now_ms),
@@ -36,7 +34,7 @@ def problems_of(status: Status, core: "Node", figures: "Figures", now_ms: int) -
     return msgspec.structs.replace(status, problems=tuple(found))
 
 
-def _of_peer(status: Status, core: "Node", figures: "Figures", now_ms: int) -> Iterator[Problem]:
+def _of_peer(status: Status, core: Node, figures: Figures, now_ms: int) -> Iterator[Problem]:
     peer = core.peer
     state = status.nodes[peer].state
     about = {"node": peer}
@@ -59,7 +57,7 @@ def _of_peer(status: Status, core: "Node", figures: "Figures", now_ms: int) -> I
             yield Problem("info", f"node-{node.state}", {"node": name})
 
 
-def _of_links(status: Status, core: "Node") -> Iterator[Problem]:
+def _of_links(status: Status, core: Node) -> Iterator[Problem]:
     peer = core.peer
     links = status.nodes[peer].links
     for name, link in links.items():
@@ -102,7 +100,7 @@ def _banned(service: ServiceStatus) -> str:
     return ", ".join(node for node, instance in service.instances.items() if instance.banned)
 
 
-def _of_addresses(status: Status, figures: "Figures", now_ms: int) -> Iterator[Problem]:
+def _of_addresses(status: Status, figures: Figures, now_ms: int) -> Iterator[Problem]:
     running = ResourceState.RUNNING.name.lower()
     for name, service in status.services.items():
         for resource in service.resources:
@@ -114,7 +112,7 @@ def _of_addresses(status: Status, figures: "Figures", now_ms: int) -> Iterator[P
             yield Problem("error", "address-conflict", {"address": address, "station": station})
 
 
-def _of_agreement(status: Status, core: "Node") -> Iterator[Problem]:
+def _of_agreement(status: Status, core: Node) -> Iterator[Problem]:
     own, peer = core.snapshot, core.peer_snapshot
     if own is None or peer is None or not status.nodes[core.peer].heard:
         return
@@ -128,7 +126,7 @@ def _of_agreement(status: Status, core: "Node") -> Iterator[Problem]:
         yield Problem("info", "release-differs", about | {"theirs": peer.release, "ours": own.release})
 
 
-def _of_this_node(core: "Node", figures: "Figures") -> Iterator[Problem]:
+def _of_this_node(core: Node, figures: Figures) -> Iterator[Problem]:
     if not core.plan.fencing:
         yield Problem("warning", "no-fencing", {})
     elif figures.clearing_detail and core.pair.seeks_clearance:

@@ -23,7 +23,7 @@ import msgspec
 import pluggy
 
 from hostd import hookspecs, loading
-from hostd.api import AgentError, ConfigError, Health, Link, LinkSettings, Parameters, Resource
+from hostd.api import AgentError, ConfigError, FenceOrder, Health, Link, LinkSettings, Parameters, Resource
 from hostd.config import Directories
 
 NAMES_SHOWN_MAX: Final = 12
@@ -188,6 +188,20 @@ class Registry:
         """What is wrong with this link on this machine, each a sentence with its cure."""
         answers = self._plugins.hook.check_link(settings=settings)
         return tuple(sentence for answer in answers for sentence in answer or ())
+
+    def fence(self, order: FenceOrder) -> None:
+        """Work one fencing device; returns once it has said that the node is off.
+
+        Belongs into a child, under a limit.  Raises AgentError, and whatever else a plugin raises.
+        """
+        answer = self._plugins.hook.fence(order=order)
+        if answer is None:
+            raise AgentError(f'no plugin works the fence agent "{order.agent}"', cure="see hostd check")
+        if answer is not True:
+            raise AgentError(
+                f"plugin's mistake: fence returned {answer!r} for {order.agent}",
+                cure="return True once the device says off, or raise AgentError",
+            )
 
     # -- loading --------------------------------------------------------------
 

@@ -5,18 +5,15 @@ code and what they are about; their sentences are made in ``commands``.
 Changes nothing and knows no socket.
 """
 
-import dataclasses
 import datetime
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from hostd.core.effects import AddressDisputed, AnyFact, ClearanceTurned
 from hostd.core.node import Node
 from hostd.core.plan import Service
 from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
 from hostd.core.terms import Clearance, Mode, Phase, ResourceState, ServiceState, Why
-from hostd.messages import HeartFigures
+from hostd.figures import Figures
 from hostd.problems import problems_of
 from hostd.requests import (
     FencingStatus,
@@ -28,35 +25,6 @@ from hostd.requests import (
     Status,
     WishStatus,
 )
-
-
-@dataclasses.dataclass
-class Figures:
-    """What the brain knows beside the core, for people only."""
-
-    counters: Counter[str] = dataclasses.field(default_factory=Counter)
-    heart: HeartFigures | None = None
-    heart_lost: str = ""
-    """Why there is no heart now; empty if there is one."""
-    published_at_ms: int = 0
-    peer_snapshot_at_ms: int = 0
-    verified: dict[str, bool] = dataclasses.field(default_factory=dict)
-    """Newer than what was published, per address."""
-    disputes: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
-    """Address → the other station that claimed it last, and when (ms)."""
-    clearing_detail: str = ""
-    """Why the newest attempt to clear the silent peer (by fencing or guard) came to nothing."""
-    unsaved: str = ""
-    """Why the operator's wishes are not on the disk."""
-
-    def note(self, fact: AnyFact, now_ms: int) -> None:
-        """Keep what a later status needs of a fact."""
-        if isinstance(fact, AddressDisputed):
-            self.disputes[fact.address] = (fact.station, now_ms)
-        elif isinstance(fact, ClearanceTurned):
-            is_failure = not fact.asked and fact.clearance is Clearance.NONE
-            self.clearing_detail = fact.detail if is_failure else ""
-
 
 _WEIGHT: Final = {
     ServiceState.BLOCKED: 0,  # first: what needs a person

@@ -38,7 +38,7 @@ FUNCTION_LINES_MAX = 60
 ABOUT = 1.1  # the house says "about": a file is not cut in two for the sake of ten lines
 
 CONFESSED_FILES: dict[str, int] = {
-    "hostd/core/services.py": 446,
+    "hostd/core/services.py": 412,
     "hostd/core/wire.py": 386,
     "hostd/sim/faults.py": 444,
     "hostd/sim/hands.py": 502,

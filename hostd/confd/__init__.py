@@ -7,6 +7,7 @@
 ``params``    what an agent, link or fencing device is given
 ``cluster``   everything but the services
 ``services``  [service.*], one by one and against each other
+``aside``     the services that fall with an agent that cannot be used here
 ``digests``   what both nodes must agree on, as short texts
 
 The door is ``hostd.config``; nobody else imports from here.

@@ -21,6 +21,8 @@ from hostd.core.plan import Link, Timers
 LINKS_MAX: Final = 16
 """More media than any pair of machines has; a beat names each in a bit mask."""
 DEVICES_MAX: Final = 32
+FENCE_WORDS: Final = ("action", "option", "nodename")
+"""Of the fence agent API: never the operator's to say."""
 NOT_YET: Final = "is checked and not yet acted upon"
 """NB: for what the files may say already and no part of hostd does: an
 operator must never count on a protection that is not there."""
@@ -47,7 +49,9 @@ class FencingDevice(msgspec.Struct, frozen=True):
     secrets: dict[str, dict[str, Path]]
     """Per node to be fenced: the file that holds the value."""
     level: int = 1
-    """Devices of level 1 are tried first, all of them; then those of level 2."""
+    """Devices of level 1 are tried first, all of them; if one fails, those of level 2."""
+    timeout_ms: int = 60_000
+    """How long it may take to switch off and to say so."""
 
 
 class Tiebreaker(msgspec.Struct, frozen=True):
@@ -251,9 +255,6 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
             "add [fencing] with a device for each node",
         )
     elif section.complaints.mistakes == before:
-        if devices:
-            meaning = "when a node falls silent, everything waits for `hostd confirm-down`"
-            section.complaints.warn(section.at("device"), f"{NOT_YET}: {meaning}", "have somebody on call")
         for node in basics.nodes:
             if not any(node in device.nodes for device in devices):
                 section.complaints.warn(
@@ -272,11 +273,16 @@ def _read_device(section: Section, nodes: tuple[str, ...], directory: Path) -> F
         if node not in nodes:
             section.error("nodes", f'names "{node}", which is not a node of the cluster', f"use {values.one_of(nodes)}")
     level = section.take("level", whole(1, 9), 1)
+    timeout_ms = section.take("timeout", duration("1s", "10m"), 60_000)
     fenced = tuple(node for node in nodes if node in given)
-    told = _per_node(section.table("params"), fenced, nodes, _scalar)
+    params_table = section.table("params")
+    for key in FENCE_WORDS:
+        if key in params_table:
+            params_table.error(key, "is what hostd itself tells the device (off, then status)", f"remove {key}")
+    told = _per_node(params_table, fenced, nodes, _scalar)
     secrets = _per_node(section.table("secrets"), fenced, nodes, values.path_in(directory))
     section.end()
-    return FencingDevice(agent, fenced, told, secrets, level) if agent else None
+    return FencingDevice(agent, fenced, told, secrets, level, timeout_ms) if agent else None
 
 
 def _scalar(value: Any) -> Any:

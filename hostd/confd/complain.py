@@ -41,6 +41,13 @@ class Complaint(msgspec.Struct, frozen=True):
     rule: str
     cure: str
     is_warning: bool = False
+    sets_aside: str = ""
+    """A mistake that costs one service and no more: its name."""
+
+    @property
+    def is_fatal(self) -> bool:
+        """conf.d cannot be used at all."""
+        return not self.is_warning and not self.sets_aside
 
     @property
     def place(self) -> str:
@@ -117,11 +124,19 @@ class Complaints:
         return sum(not complaint.is_warning for complaint in self.gathered)
 
     def error(self, path: Path, rule: str, cure: str, *, value: str = "") -> None:
-        self._add(path, rule, cure, value, is_warning=False)
+        self._add(path, rule, cure, value)
+
+    def set_aside(self, service: str, path: Path, rule: str, cure: str, *, value: str = "") -> None:
+        """A mistake for which ``service`` cannot be run on this node; all others can."""
+        self._add(path, rule, cure, value, sets_aside=service)
 
     def warn(self, path: Path, rule: str, cure: str, *, value: str = "") -> None:
         self._add(path, rule, cure, value, is_warning=True)
 
-    def _add(self, path: Path, rule: str, cure: str, value: str, *, is_warning: bool) -> None:
+    def _add(
+        self, path: Path, rule: str, cure: str, value: str, *, is_warning: bool = False, sets_aside: str = ""
+    ) -> None:
         place = self.place(path)
-        self.gathered.append(Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning))
+        self.gathered.append(
+            Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning, sets_aside)
+        )

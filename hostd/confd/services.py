@@ -14,6 +14,7 @@ import msgspec
 from hostd.api import ConfigError, Parameters
 from hostd.confd import params, values
 from hostd.confd.cluster import NOT_YET, Basics, failback
+from hostd.confd.complain import shown
 from hostd.confd.digests import digest
 from hostd.confd.section import Section, nearest
 from hostd.confd.values import duration, whole
@@ -254,11 +255,10 @@ class _Rungs:
             resource = limits.resource(id_, reference, parameters)
         except ConfigError as error:
             rule, _, cure = str(error).partition("; ")
-            section.error("agent", f"cannot be used: {rule}", cure or "see `hostd-agent list`")
+            self._set_aside(section, reference, rule, cure or "see `hostd-agent list`")
             return
         except values.Unfit as unfit:
-            cure = "mend the agent's Parameters"
-            section.error("agent", f"cannot be used: one of its own times {unfit.rule}", cure)
+            self._set_aside(section, reference, f"one of its own times {unfit.rule}", "mend the agent's Parameters")
             return
         basics, directory = self._around.basics, self._around.directory
         filled = params.fill(section.complaints, given.path, raw, parameters, basics.nodes, directory)
@@ -266,6 +266,12 @@ class _Rungs:
         self.resources.append(resource)
         self.settings.append(ResourceSettings(self._service, id_, reference, own, filled.secrets))
         self.definitions.append({"agent": reference, "params": raw, "limits": limits})
+
+    def _set_aside(self, section: Section, reference: str, rule: str, cure: str) -> None:
+        """What one agent file costs: the services that need it, and no other."""
+        section.complaints.set_aside(
+            self._service, section.at("agent"), f"cannot be used: {rule}", cure, value=shown(reference)
+        )
 
     def _free_id(self, reference: str) -> str:
         """``mysql``, the second ``mysql-2``."""

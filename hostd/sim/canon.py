@@ -25,7 +25,7 @@ AGE_MAX_MS: Final = 4_000
 LEFT_OUT: Final = frozenset(
     {
         # counters that only grow
-        "ids", "version",
+        "ids",
         # what was told to people, and what it is told from
         "told", "said", "send_told", "detail", "differing_told", "release", "since_at_ms", "heard_at_ms", "receive_up",
         # what follows from the rest
@@ -138,6 +138,8 @@ def _form(value: Any, now_ms: int, last: int, name: str) -> Any:
         # Silence is counted from the later of the two; the earlier one does not matter.
         value = copy.copy(value)
         value.listening_since_at_ms = max(value.listening_since_at_ms, value.echo_at_ms or 0)
+        # Version numbers do not matter, but that a newer word was announced does.
+        value.version = -1 if value.snapshot is not None and value.snapshot.version >= value.version else -2
     names = _NAMES.get(kind)
     if names is None:
         names = _NAMES[kind] = _names(value)

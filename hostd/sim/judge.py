@@ -23,7 +23,7 @@ from hostd.core.effects import (
 )
 from hostd.core.events import AnyEvent, FrameReceived, OperatorAsked
 from hostd.core.snapshot import Assignment, Snapshot
-from hostd.core.terms import Action, Epoch, Incarnation, Phase, ServiceState
+from hostd.core.terms import Action, Epoch, Incarnation, Mode, Phase, ServiceState
 from hostd.sim.faults import AnyFault
 from hostd.sim.machine import Machine
 from hostd.sim.world import REFRESH_MS, World
@@ -33,6 +33,9 @@ PAUSE_GRACE_MS: Final = 50
 
 HEAL_GRACE_MS: Final = 300
 """Two owners after the heal of a split in which not even ARP passed (the judges' figure)."""
+
+HEARING_MARGIN_MS: Final = 2_000
+"""The slowest weather, and a few keepalives."""
 
 
 class Judge:
@@ -151,6 +154,7 @@ class Judge:
 
     def stepped(self, world: World, machine: Machine, event: AnyEvent, effects: list[AnyEffect]) -> None:
         name = machine.name
+        self._judge_hearing(world, machine)
         if type(event) is FrameReceived:
             if not event.brain_gone and event.echo_sent_at_ms is not None:
                 ago_ms = machine.clock_ms() - event.echo_sent_at_ms
@@ -179,6 +183,27 @@ class Judge:
                 case Exit():
                     self._ended[name] = machine.brain_life
             self._judge_request(world, machine, effect)
+
+    def _judge_hearing(self, world: World, machine: Machine) -> None:
+        """Section 1: a peer that is off, or that hears nothing of us, is silent:
+        nobody stays a confirmed member with it, whatever frames still arrive.
+
+        Exception: a peer that only restarts has said how long it is away.
+        """
+        mine = self._seen.get(machine.name)
+        if mine is None or mine.phase is not Phase.MEMBER or not mine.confirmed:
+            return
+        other = world.other(machine)
+        times = (world.mute_since_ms[machine.name], world.mute_since_ms[other.name])
+        mute_ms = max((world.queue.now_ms - t for t in times if t is not None), default=0)
+        if mute_ms < HEARING_MARGIN_MS or machine.well_since_ms is None:
+            return
+        limit_ms = world.plan.timers.deadtime_ms + HEARING_MARGIN_MS
+        theirs = self._seen.get(other.name)
+        if theirs is not None and theirs.mode is Mode.RESTARTING:
+            return
+        if min(mute_ms, world.queue.now_ms - machine.well_since_ms) > limit_ms:
+            self._harm(world, f"2: {machine.name} is still a member {mute_ms} ms after the lines fell silent")
 
     def _judge_request(self, world: World, machine: Machine, effect: AnyEffect) -> None:
         """Every request of one brain has a number of its own."""

@@ -56,6 +56,8 @@ class World:
         self.lies: dict[str, bool] = {}
         self.restart_detached = False
         self.good_since_ms: list[int | None] = [0 for _ in self.media]
+        self.mute_since_ms: dict[str, int | None] = dict.fromkeys(plan.nodes, 0)
+        """Since when nothing that this node says can arrive."""
         self.harm: str = ""
         self._make_brain = make_brain
         self._observers = observers
@@ -124,6 +126,7 @@ class World:
     def power_changed(self) -> None:
         for machine in self.machines.values():
             machine.later(1, machine.tell_carriers)
+        self._weigh_links()
 
     # -- observing ------------------------------------------------------------------
 
@@ -282,6 +285,13 @@ class World:
                 self.good_since_ms[i] = None
             elif self.good_since_ms[i] is None:
                 self.good_since_ms[i] = self.queue.now_ms
+
+        for node, machine in self.machines.items():
+            ways = [medium.ways[node] for medium in self.media]
+            if machine.powered and not all(way.cut or way.lan_cut for way in ways):
+                self.mute_since_ms[node] = None
+            elif self.mute_since_ms[node] is None:
+                self.mute_since_ms[node] = self.queue.now_ms
 
     def heal(self, for_good: str = "") -> None:
         """The end of all faults: everything repaired and switched on, but for
