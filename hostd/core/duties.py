@@ -30,6 +30,7 @@ def obey(state: State, now_ms: int) -> None:
 
 
 def assign(state: State, now_ms: int) -> list[AnyEffect]:
+    """As coordinator: form the table of a new view, then take every safe step towards placement."""
     if not state.pair.is_coordinator:
         return []
     effects: list[AnyEffect] = []
@@ -61,6 +62,7 @@ def form(state: State, now_ms: int, word: Snapshot | None) -> list[AnyEffect]:
 
 
 def members(state: State, now_ms: int, word: Snapshot | None) -> Members:
+    """Who has to report a service stopped before it may start here or there."""
     if state.pair.phase is Phase.ALONE:
         return situation.members_alone(
             state.plan, state.me, state.reports(), state.clearance, word, state.peers.last_word,
@@ -76,6 +78,7 @@ def members(state: State, now_ms: int, word: Snapshot | None) -> Members:
 
 
 def circumstances(state: State, now_ms: int) -> Circumstances:
+    """What placement depends on besides the plan, as far as this node knows."""
     modes = {state.me: state.mode}
     reports = {state.me: state.reports()}
     last = state.peers.last_word
@@ -92,6 +95,7 @@ def circumstances(state: State, now_ms: int) -> Circumstances:
 
 
 def failback_at_ms(state: State, name: str) -> int | None:
+    """When the primary has been back for long enough; None if nothing is pending."""
     wait_ms = state.plan.service(name).failback_after_ms
     since = state.failback_since.get(name)
     return None if wait_ms is None or since is None else since + wait_ms

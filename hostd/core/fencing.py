@@ -105,10 +105,6 @@ class Clearing:
         self.__init__()  # type: ignore[misc]
         return effects
 
-    def confirm(self, incarnation: Incarnation) -> list[AnyEffect]:
-        """The operator typed that the peer is off."""
-        return self._obtain(Clearance.CONFIRMED, "", incarnation)
-
     def fence_finished(self, now_ms: int, outcome: FenceFinished) -> list[AnyEffect]:
         if outcome.request_id != self.fence_id:
             return []

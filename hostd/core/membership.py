@@ -21,7 +21,7 @@ from hostd.core.events import ForeignClaim
 from hostd.core.fencing import Need
 from hostd.core.pair import CLEARED, Sight, Turn
 from hostd.core.state import LAST_WORDS, State
-from hostd.core.terms import Clearance, Incarnation, Mode, Phase, ServiceState, Why
+from hostd.core.terms import NO_EPOCH, Clearance, Incarnation, Mode, Phase, ServiceState, Why
 
 
 def notice_pause(state: State, now_ms: int, gap_ms: int) -> list[AnyEffect]:
@@ -48,8 +48,7 @@ def take_claim(state: State, now_ms: int, claim: ForeignClaim) -> list[AnyEffect
             continue
         last = state.peers.last_word
         if last is not None and claim.station in last.stations:
-            wait_ms = 2 * state.plan.timers.keepalive_ms
-            state.disputed_at_ms.setdefault(ladder.service.name, now_ms + wait_ms)
+            state.disputed_at_ms.setdefault(ladder.service.name, now_ms)
         for rung in ladder.rungs:
             if rung.resource.address == claim.address and rung.announce_id is None:
                 rung.announced = False  # say again that it is ours
@@ -71,6 +70,7 @@ def settle_disputes(state: State, now_ms: int) -> None:
 
 
 def confirm_down(state: State, now_ms: int, node: str) -> Refusal | None:
+    """The operator says that the peer is off: valid in every phase while it is unheard."""
     if node == state.me:
         return Refusal.CONFIRM_OWN_NODE
     if node != state.peer:
@@ -93,7 +93,7 @@ def turn(state: State, now_ms: int) -> list[AnyEffect]:
     effects = state.clearing.seek(now_ms, need(state, now_ms), state.ids)
     if state.renewing or state.pair.phase is Phase.LEFT:
         return effects
-    if may_leave(state, now_ms):
+    if may_leave(state):
         return [*effects, *entered(state, now_ms, state.pair.leave())]
     seen = sight(state, now_ms)
     turn = state.pair.decide(seen)
@@ -109,6 +109,7 @@ def turn(state: State, now_ms: int) -> list[AnyEffect]:
 
 
 def entered(state: State, now_ms: int, turn: Turn) -> list[AnyEffect]:
+    """What belongs to a phase that has just been entered."""
     effects: list[AnyEffect] = [Tell(PhaseChanged(turn.phase, turn.confirmed, state.pair.view, turn.why))]
     if turn.phase is not Phase.ALONE:
         state.clearance = Clearance.NONE
@@ -126,6 +127,7 @@ def entered(state: State, now_ms: int, turn: Turn) -> list[AnyEffect]:
 
 
 def sight(state: State, now_ms: int) -> Sight:
+    """What the pair's table is asked with."""
     word = state.peers.word(now_ms)
     unknown = any(ladder.state is ServiceState.UNKNOWN for ladder in state.ladders.values())
     same_nodes = word is None or word.nodes == state.plan.nodes
@@ -148,6 +150,7 @@ def sight(state: State, now_ms: int) -> Sight:
 
 
 def need(state: State, now_ms: int) -> Need:
+    """What has to be cleared before we may act for the peer, if anything."""
     quiet = state.peers.silence_ms(now_ms) >= state.plan.timers.warntime_ms or state.peers.power_seen_to_go
     last = state.peers.last_word
     mine = sum(not ladder.state.is_stopped for ladder in state.ladders.values())
@@ -166,7 +169,8 @@ def need(state: State, now_ms: int) -> Need:
     )
 
 
-def may_leave(state: State, now_ms: int) -> bool:
+def may_leave(state: State) -> bool:
+    """Leaving, with nothing left here and, in a view, nothing assigned to us."""
     if state.mode is not Mode.LEAVING:
         return False
     if not all(ladder.state.is_stopped for ladder in state.ladders.values()):
@@ -178,6 +182,7 @@ def may_leave(state: State, now_ms: int) -> bool:
 
 
 def begin_life(state: State, now_ms: int, incarnation: Incarnation) -> None:
+    """A new incarnation: what was held, obeyed or echoed was another's."""
     assert incarnation > state.incarnation, (incarnation, state.incarnation)
     state.incarnation = incarnation
     state.renewing = False
@@ -187,4 +192,4 @@ def begin_life(state: State, now_ms: int, incarnation: Incarnation) -> None:
     state.peers.forget_echoes()
     state.peers.listen_anew(now_ms, hearing=state.peers.hearing)
     for ladder in state.ladders.values():
-        ladder.obeyed = type(ladder.obeyed)(0, 0)
+        ladder.obeyed = NO_EPOCH

@@ -494,7 +494,9 @@ class Search:
         for k, waiting in enumerate(state.cells[i].open):
             match waiting.effect:
                 case RunAction(action=Action.MONITOR):
-                    health = Health.RUNNING if state.cells[i].active else Health.STOPPED
+                    # What an action that was cut short has left is not seen by a monitor.
+                    seen = state.cells[i].active and not state.cells[i].recorded
+                    health = Health.RUNNING if seen else Health.STOPPED
                     return self._answer(
                         state, i, k, ("health", health.value), partial(ActionFinished, ok=True, health=health)
                     )
