@@ -53,7 +53,8 @@ class Desk:
             case AskLog(since, service, limit):
                 return LogIs(tuple(self._timeline.entries(since=since, service=service, limit=limit)))
             case AskWhy(service):
-                if all(known.name != service for known in self._core.plan.services):
+                aside = [aside.service.name for aside in self._figures.set_aside]
+                if service not in (*(known.name for known in self._core.plan.services), *aside):
                     return Rejected("unknown-service", service)
                 entries = self._timeline.entries(service=service, limit=WHY_ENTRIES_MAX)
                 return WhyIs(service, tuple(entries), self._status())

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hostd.api import Carrier, ConfigError, Link, LinkSettings
-from hostd.core.wire import Part, split
+from hostd.core.terms import Incarnation
+from hostd.core.wire import NOTHING_HEARD, Part, split
 from hostd.timekeeping import Worst
 
 BROKEN_RETRY_MS: Final = 10_000
@@ -44,6 +45,7 @@ class Channel:
         self._state = (False, Carrier.UNKNOWN, "")
         self._retry_at_ms = now_ms
         self._heard_at_ms: int | None = None
+        self._heard_life: tuple[Incarnation, int] = NOTHING_HEARD[:2]
         self._parts: list[Part] = []
         self._next_part = 0
         self.tick(now_ms)
@@ -131,11 +133,15 @@ class Channel:
 
     # -- what it heard, what it carries -----------------------------------------------
 
-    def heard(self, at_ms: int) -> None:
-        """An authentic frame came."""
-        if self._heard_at_ms is not None:
-            self.gap_max.note(at_ms - self._heard_at_ms)
-        self._heard_at_ms = at_ms
+    def heard(self, at_ms: int, life: tuple[Incarnation, int], absent_ms: int) -> None:
+        """An authentic frame came, of this life of the peer.  A gap of ``absent_ms``
+        or more is an absence, which is told as such, and so is one between two
+        lives; what is shorter was a delay."""
+        if self._heard_at_ms is not None and life == self._heard_life:
+            gap_ms = at_ms - self._heard_at_ms
+            if gap_ms < absent_ms:
+                self.gap_max.note(gap_ms)
+        self._heard_at_ms, self._heard_life = at_ms, life
 
     def next_part(self, version: int, body: bytes, held: int) -> Part | None:
         """The part of our snapshot that goes out after this beat.

@@ -62,6 +62,7 @@ from hostd.messages import (
     HeartForked,
     HeartGone,
     Identify,
+    LinkState,
     Renew,
     Signalled,
     SnapshotHeard,
@@ -133,7 +134,7 @@ class Brain:
         self._heart: End | None = None
         self._carried: Carry | None = None
         self._peer: Snapshot | None = None
-        self._figures = Figures()
+        self._figures = Figures.of(configuration)
         self._unfinished: asyncio.Future[tuple[str, ...]] = loop.create_future()
         self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
@@ -263,7 +264,7 @@ class Brain:
             self._renew(now)
         if now - self._alive_at_ms >= ALIVE_MS:
             self._alive_at_ms = now
-            self._host.send(Alive(one_line(self.core, now), ready=True), latest=True)
+            self._host.send(Alive(one_line(self.core, self._figures, now), ready=True), latest=True)
         if now - self._flushed_at_ms >= FLUSH_MS:
             self._flushed_at_ms = now
             self._recorder.flush()
@@ -326,6 +327,8 @@ class Brain:
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, Done) and message.evidence:
             log.warning("evidence of action %d: %s", message.action_id, message.evidence)
+        if isinstance(message, LinkState) and (turned := self._figures.carrier_turned(message)):
+            self.tell(turned)
         event = event_of(message)
         if event is None:
             self._figures.counters["messages_refused"] += 1

@@ -6,11 +6,12 @@ how it is shown: ``status`` and ``problems`` read it.
 
 import dataclasses
 from collections import Counter
+from typing import Self
 
-from hostd.config import SetAside
-from hostd.core.effects import AddressDisputed, AnyFact, ClearanceTurned
-from hostd.core.terms import Clearance
-from hostd.messages import HeartFigures
+from hostd.config import Configuration, SetAside
+from hostd.core.effects import AddressDisputed, AnyFact, CarrierTurned, ClearanceTurned, PhaseChanged
+from hostd.core.terms import Carrier, Clearance
+from hostd.messages import HeartFigures, LinkState
 
 
 @dataclasses.dataclass
@@ -29,15 +30,45 @@ class Figures:
     """Address → the other station that claimed it last, and when (ms)."""
     clearing_detail: str = ""
     """Why the newest attempt to clear the silent peer (by fencing or guard) came to nothing."""
+    fences_peer: bool = True
+    """conf.d names a fencing device that could power the peer off."""
+    fencing_failure: str = ""
+    """Why the newest shot came to nothing; empty if it hit, or if there was none."""
+    is_shooting: bool = False
     unsaved: str = ""
     """Why the operator's wishes are not on the disk."""
+    carriers: dict[str, Carrier] = dataclasses.field(default_factory=dict)
+    """Per link, as the heart said last."""
     set_aside: tuple[SetAside, ...] = ()
     """Services of conf.d that this node does not run, and the core does not know."""
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Self:
+        """As they begin: what conf.d says already."""
+        peer = configuration.plan.peer_of(configuration.node)
+        return cls(
+            fences_peer=any(peer in device.nodes for device in configuration.fencing_devices),
+            set_aside=configuration.set_aside,
+        )
+
+    def carrier_turned(self, link: LinkState) -> CarrierTurned | None:
+        """What to tell of a carrier that fell or came back; the core tells only of
+        the medium as a whole."""
+        before, self.carriers[link.link] = self.carriers.get(link.link), link.carrier
+        if (before, link.carrier) in ((Carrier.UP, Carrier.DOWN), (Carrier.DOWN, Carrier.UP)):
+            return CarrierTurned(link.link, link.carrier is Carrier.UP)
+        return None
 
     def note(self, fact: AnyFact, now_ms: int) -> None:
         """Keep what a later status needs of a fact."""
         if isinstance(fact, AddressDisputed):
             self.disputes[fact.address] = (fact.station, now_ms)
+        elif isinstance(fact, PhaseChanged):
+            self.clearing_detail, self.is_shooting = "", False  # whatever was asked is called off
+        elif isinstance(fact, ClearanceTurned) and fact.asked:
+            self.is_shooting = True  # what was last found stands until this comes to something
         elif isinstance(fact, ClearanceTurned):
-            is_failure = not fact.asked and fact.clearance is Clearance.NONE
-            self.clearing_detail = fact.detail if is_failure else ""
+            self.clearing_detail = fact.detail if fact.clearance is Clearance.NONE else ""
+            if self.is_shooting:  # else it is the guard that found something
+                self.fencing_failure = self.clearing_detail
+            self.is_shooting = False

@@ -297,7 +297,7 @@ class Heart:
             if isinstance(said, wire.Refusal):
                 channel.refused += said is not wire.Refusal.OWN
                 continue
-            channel.heard(at)
+            channel.heard(at, self._ear.newest[:2], self._timers.deadtime_ms)
             if isinstance(said, messages.FrameHeard):
                 self._tell(said)
             elif said is not None:

@@ -20,7 +20,7 @@ def differences(before: Snapshot | None, after: Snapshot) -> list[AnyFact]:
     for service, assignment in sorted(after.assignments.items()):
         old = before.assignments.get(service)
         if old is None or old.owners != assignment.owners:
-            facts.append(ServiceAssigned(service, assignment.owners, Why.ORDERED))
+            facts.append(ServiceAssigned(service, assignment.owners, assignment.why))
     for service, report in sorted(after.services.items()):
         earlier = before.services.get(service)
         if earlier is None or earlier.state is not report.state:

@@ -6,7 +6,7 @@ next failure would not be survived.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -26,8 +26,9 @@ def problems_of(status: Status, core: Node, figures: Figures, now_ms: int) -> St
         *_of_peer(status, core, figures, now_ms),
         *_of_links(status, core),
         *_of_services(status),
+        *_of_set_aside(status, figures),
         *_of_addresses(status, figures, now_ms),
-        *_of_agreement(status, core),
+        *_of_agreement(status, core, figures),
         *_of_this_node(core, figures),
     ]
     found.sort(key=lambda problem: _ORDER[problem.severity])  # stable: within a severity as listed above
@@ -60,11 +61,12 @@ def _of_peer(status: Status, core: Node, figures: Figures, now_ms: int) -> Itera
 def _of_links(status: Status, core: Node) -> Iterator[Problem]:
     peer = core.peer
     links = status.nodes[peer].links
+    is_speaking = status.nodes[peer].heard and any("up" in (link.receive, link.send) for link in links.values())
     for name, link in links.items():
         directions = [d for d, state in (("receive", link.receive), ("send", link.send)) if state == "down"]
         if not link.usable:
             yield Problem("warning", "link-unusable", {"link": name, "detail": link.detail})
-        elif directions and status.nodes[core.peer].heard:  # else it is the node, or all links: said above
+        elif directions and is_speaking:  # else it is the node, or all links: said above
             direction = directions[0] if len(directions) == 1 else "both"
             about = {"link": name, "direction": direction, "carrier": link.carrier, "node": peer}
             yield Problem("warning", "link-down", about)
@@ -74,6 +76,8 @@ def _of_links(status: Status, core: Node) -> Iterator[Problem]:
 
 def _of_services(status: Status) -> Iterator[Problem]:
     for name, service in status.services.items():
+        if service.set_aside:
+            continue
         about = {"service": name, "node": service.node or "", "why": service.why}
         if service.maintenance:
             yield Problem("info", "service-maintenance", {"service": name})
@@ -90,6 +94,12 @@ def _of_services(status: Status) -> Iterator[Problem]:
             yield Problem("warning", "service-failed-on", about | {"node": _banned(service)})
         if service.degraded:
             yield Problem("warning", "service-degraded", about)
+
+
+def _of_set_aside(status: Status, figures: Figures) -> Iterator[Problem]:
+    for aside in figures.set_aside:
+        about = {"service": aside.service.name, "node": status.node, "detail": aside.reason, "cure": aside.cure}
+        yield Problem("error", "agent-broken", about)
 
 
 def _is_forming(status: Status) -> bool:
@@ -112,15 +122,19 @@ def _of_addresses(status: Status, figures: Figures, now_ms: int) -> Iterator[Pro
             yield Problem("error", "address-conflict", {"address": address, "station": station})
 
 
-def _of_agreement(status: Status, core: Node) -> Iterator[Problem]:
+def _of_agreement(status: Status, core: Node, figures: Figures) -> Iterator[Problem]:
     own, peer = core.snapshot, core.peer_snapshot
     if own is None or peer is None or not status.nodes[core.peer].heard:
         return
     about = {"node": peer.node}
     if own.digest != peer.digest:
         yield Problem("error", "config-differs", about | {"service": ""})
-    for service in sorted({*own.digests, *peer.digests}):
-        if own.digests.get(service) != peer.digests.get(service):
+    ours_too = {aside.service.name for aside in figures.set_aside}  # told with its reason already
+    for service in sorted({*own.digests, *peer.digests} - ours_too):
+        if service not in own.digests or service not in peer.digests:
+            lacks = core.me if service not in own.digests else peer.node
+            yield Problem("error", "service-missing", {"service": service, "node": lacks})
+        elif own.digests[service] != peer.digests[service]:
             yield Problem("error", "config-differs", about | {"service": service})
     if peer.release and own.release != peer.release:
         yield Problem("info", "release-differs", about | {"theirs": peer.release, "ours": own.release})
@@ -129,8 +143,11 @@ def _of_agreement(status: Status, core: Node) -> Iterator[Problem]:
 def _of_this_node(core: Node, figures: Figures) -> Iterator[Problem]:
     if not core.plan.fencing:
         yield Problem("warning", "no-fencing", {})
-    elif figures.clearing_detail and core.pair.seeks_clearance:
-        yield Problem("error", "fencing-failed", {"detail": figures.clearing_detail})
+    elif not figures.fences_peer:
+        yield Problem("warning", "no-fencing-device", {"node": core.peer})
+    elif figures.fencing_failure:  # no longer needed: still good to know before the next time
+        severity: Literal["error", "warning"] = "error" if core.pair.seeks_clearance else "warning"
+        yield Problem(severity, "fencing-failed", {"node": core.peer, "detail": figures.fencing_failure})
     if figures.heart_lost:
         yield Problem("error", "no-heart", {"detail": figures.heart_lost})
     elif figures.heart is not None and not figures.heart.realtime:

@@ -186,7 +186,11 @@ class Registry:
 
     def check_link(self, settings: LinkSettings) -> tuple[str, ...]:
         """What is wrong with this link on this machine, each a sentence with its cure."""
-        answers = self._plugins.hook.check_link(settings=settings)
+        try:
+            answers = self._plugins.hook.check_link(settings=settings)
+        except Exception as error:  # noqa: BLE001 - the edge: plugin code may raise anything
+            said = str(error) if isinstance(error, ConfigError) else loading.last_line(error)
+            return (f"{settings.name}: it cannot be checked: {said}; mend the plugin that brings {settings.type}",)
         return tuple(sentence for answer in answers for sentence in answer or ())
 
     def fence(self, order: FenceOrder) -> None:

@@ -93,6 +93,8 @@ class ServiceStatus(msgspec.Struct, frozen=True):
     maintenance: bool = False
     degraded: bool = False
     instances: dict[str, InstanceStatus] = {}
+    set_aside: str = ""
+    """Why the answering node does not run it at all (its agent cannot be used); empty if it does."""
 
 
 class FencingStatus(msgspec.Struct, frozen=True):

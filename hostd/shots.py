@@ -172,10 +172,10 @@ class Shots:
         log.error("%s is not known to be off: %s", aim.node, detail)
         self._answer(Shot(aim.request_id, confirmed=False, detail=detail))
 
-    def _failed(self, aim: _Aim, reason: str) -> None:
+    def _failed(self, aim: _Aim, reason: str, cure: str = "") -> None:
         """One device failed: its whole level did."""
         level = aim.left[0].level
-        log.error("fencing %s failed at level %d: %s", aim.node, level, reason)
+        log.error("fencing %s failed at level %d: %s%s", aim.node, level, reason, f"; {cure}" if cure else "")
         aim.failures.append(reason)
         aim.left = [device for device in aim.left if device.level > level]
 
@@ -209,7 +209,7 @@ class Shots:
         if answer.ok and not child.is_killed:
             self._said_off(aim)
         else:
-            self._failed(aim, _too_long(child) if child.is_killed else answer.reason)
+            self._failed(aim, _too_long(child) if child.is_killed else answer.reason, answer.cure)
             self._next(aim)
 
     def _strike(self, aim: _Aim, child: _Child) -> None:
@@ -280,7 +280,7 @@ def _worked(registry: Registry, order: FenceOrder) -> Answer:
     try:
         registry.fence(order)
     except AgentError as error:
-        return Answer(ok=False, reason=error.reason[: action_child.TEXT_MAX])
+        return Answer(ok=False, reason=error.reason[: action_child.TEXT_MAX], cure=error.cure[: action_child.TEXT_MAX])
     except Exception as error:  # noqa: BLE001 - the edge: a plugin may raise anything
         traceback.print_exc()
         return Answer(ok=False, reason=f"plugin's mistake: {loading.last_line(error)}"[: action_child.TEXT_MAX])

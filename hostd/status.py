@@ -9,6 +9,8 @@ import datetime
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
+
 from hostd.core.node import Node
 from hostd.core.plan import Service
 from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
@@ -50,6 +52,10 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
     services = {
         service.name: _service(core, service, reports, stale, ages_ms, figures, wall) for service in core.plan.services
     }
+    for aside in figures.set_aside:
+        reports[core.me] = own.services | {aside.service.name: Report(ServiceState.UNKNOWN)}
+        seen = _service(core, aside.service, reports, stale, ages_ms, figures, wall)
+        services[aside.service.name] = _not_ours(seen, aside.reason, core.me)
     nodes = {
         name: _own_node(core, figures) if name == core.me else _peer_node(core, figures, now_ms)
         for name in core.plan.nodes
@@ -62,10 +68,10 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         phase=own.phase.name.lower(),
         confirmed=own.confirmed,
         nodes=nodes,
-        services=services,
+        services=dict(sorted(services.items())),
         fencing=FencingStatus(
             mode="required" if core.plan.fencing else "none",
-            ready=core.plan.fencing and not figures.clearing_detail,
+            ready=core.plan.fencing and figures.fences_peer and not figures.fencing_failure,
             clearance=core.clearance.name.lower(),
         ),
         wishes=tuple(_wish(wish, own, peer) for wish in own.wishes),
@@ -74,12 +80,13 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
     return problems_of(status, core, figures, now_ms)
 
 
-def one_line(core: Node, now_ms: int) -> str:
+def one_line(core: Node, figures: Figures, now_ms: int) -> str:
     """For ``systemctl status``."""
     own = own_snapshot(core)
     running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
+    aside = f", {len(figures.set_aside)} set aside" if figures.set_aside else ""
     heard = "heard" if core.peers.is_heard(now_ms) else "not heard"
-    return f"{own.phase.name.lower()}, {running} services run here, {core.peer} {heard}"
+    return f"{own.phase.name.lower()}, {running} services run here{aside}, {core.peer} {heard}"
 
 
 def _own_node(core: Node, figures: Figures) -> NodeStatus:
@@ -134,13 +141,16 @@ def _wished_state(core: Node, name: str, snapshot: Snapshot, state: str) -> str:
 
 
 def _links(core: Node, figures: Figures, now_ms: int) -> dict[str, LinkStatus]:
-    heart, heard = figures.heart, core.peers.is_heard(now_ms)
+    heart, said_at_ms = figures.heart, core.peers.frame_at_ms
+    limit_ms = min(core.peers.silence_limit_ms(), core.plan.timers.deadtime_ms)
+    # Who is silent for so long hears nobody as far as we know, whatever was his last word on it
+    speaks = said_at_ms is not None and now_ms - said_at_ms < limit_ms
     links = {}
     for view in core.peers.links:
         gap_ms = heart.gap_max_ms.get(view.name) if heart else None
         links[view.name] = LinkStatus(
-            send="up" if view.send_up and heard else "down",  # a silent peer's last word on it is void
-            receive="up" if view.receive_up else "down",
+            send="up" if view.send_up and speaks else "down",
+            receive="up" if view.receive_up and speaks else "down",
             late_max_ms=None if gap_ms is None else max(0, gap_ms - core.plan.timers.keepalive_ms),
             last_heard_ms=None if view.heard_at_ms is None else max(0, now_ms - view.heard_at_ms),
             usable=view.usable,
@@ -174,7 +184,7 @@ def _service(
     state = believed[named] if named is not None else ServiceState.UNKNOWN
     chosen = instances.get(named) if named is not None else None
     wishes = own_snapshot(core)
-    owners, why = _order(core, service)
+    owners, why = _order(core, service, found)
     return ServiceStatus(
         state=state.name.lower(),
         node=named if named in where else None,
@@ -197,22 +207,53 @@ def _service(
     )
 
 
-def _order(core: Node, service: Service) -> tuple[tuple[str, ...], Why | None]:
-    """Where it is to run and why.  The coordinator knows the reason; the other
-    node sees the assignment and infers the reason from what both can see."""
-    decision = core.decisions.get(service.name)
+def _not_ours(seen: ServiceStatus, reason: str, me: str) -> ServiceStatus:
+    """A service that is set aside here: it is where the peer says that it runs;
+    else nobody knows, for an earlier daemon may have left it running here."""
+    elsewhere = tuple(node for node in seen.nodes if node != me)
+    mine = msgspec.structs.replace(seen.instances[me], since="", resources=())
+    instances = {node: mine if node == me else instance for node, instance in seen.instances.items()}
+    nodes = elsewhere or seen.nodes
+    since = seen.since if elsewhere else None
+    return msgspec.structs.replace(
+        seen, node=nodes[0], nodes=nodes, since=since, instances=instances, resources=(), set_aside=reason
+    )
+
+
+_PLAIN: Final = (Why.ADOPTED, Why.ORDERED, Why.PRIMARY, Why.BACKUP, Why.STAYS)
+"""How an assignment came about, or that nothing changes it: what holds now tells more."""
+
+
+def _order(core: Node, service: Service, found: dict[str, Report]) -> tuple[tuple[str, ...], Why | None]:
+    """Where it is to run and why, the same on both nodes as far as can be.
+
+    The coordinator decides the reason anew all the time; the other node has
+    the one that came with the assignment.
+    """
+    decision, order = core.decisions.get(service.name), core.orders.get(service.name)
+    plain: tuple[Why, ...] = _PLAIN
     if decision is not None and core.pair.is_coordinator:
-        return decision.owners, decision.why
-    order = core.orders.get(service.name)
-    if order is None:
+        owners, why = decision.owners, decision.why
+    elif order is not None:
+        owners, why, plain = order.owners, order.why, (*_PLAIN, Why.FAILBACK)  # if it is there, it is over
+    else:
         return (), None
-    if not order.owners:
-        return (), Why.ORDERED
+    if not owners or why not in plain:
+        return owners, why
     if service.everywhere:
-        return order.owners, Why.EVERYWHERE
-    if wish_value(own_snapshot(core), WishKind.MOVED, service.name) == order.owners[0]:
-        return order.owners, Why.MOVED
-    return order.owners, Why.PRIMARY if order.owners[0] == service.primary else Why.STAYS
+        return owners, Why.EVERYWHERE
+    if wish_value(own_snapshot(core), WishKind.MOVED, service.name) == owners[0]:
+        return owners, Why.MOVED
+    if owners[0] == service.primary:
+        return owners, Why.PRIMARY
+    return owners, Why.STAYS if _can_run(core, service.primary, found) else Why.BACKUP
+
+
+def _can_run(core: Node, node: str, found: dict[str, Report]) -> bool:
+    """As far as nodes go: it is there, takes services, and this one has not failed there."""
+    is_there = node == core.me or core.peers.is_heard(core.stepped_at_ms or 0)
+    is_banned = node in found and found[node].banned
+    return is_there and not is_banned and not wish_value(own_snapshot(core), WishKind.STANDBY, node)
 
 
 def own_snapshot(core: Node) -> Snapshot:

@@ -29,8 +29,8 @@ examples:
   hostd check --config ./conf.d --node clustnode2
   hostd check --json | jq .complaints        for tools
 
-exit code: 0 nothing wrong (warnings at most), 1 conf.d is right and this
-machine is not, 2 conf.d is wrong"""
+exit code: 0 nothing wrong (warnings at most), 1 `hostd run` would start and
+something would not work (this machine, an agent), 2 conf.d cannot be used"""
 
 
 def register(subparsers: Any) -> None:
@@ -135,6 +135,9 @@ def _verdict(configuration: Configuration | None, complaints: tuple[Complaint, .
         return f"conf.d cannot be used: {counts}. The machine is looked at once conf.d is right."
     plan = configuration.plan
     what = f'"{plan.cluster}": {len(plan.services)} services, {len(plan.links)} links'
+    if configuration.set_aside:
+        names = ", ".join(aside.service.name for aside in configuration.set_aside)
+        return f"hostd would run here without {names}, set aside for a broken or unknown agent ({what}): {counts}."
     if errors:
         return f"conf.d is right and this machine is not ({what}): {counts}."
     return f"Good ({what}): {counts}."

@@ -27,7 +27,7 @@ def run(namespace: argparse.Namespace) -> int:
         return ExitCode.UNSAFE
     # Imported here: every other command starts faster without the daemon.
     from hostd import config, host
-    from hostd.api import ConfigError
+    from hostd.api import ConfigError, Note
     from hostd.registry import Registry
     from hostd.systemd import log_to_stderr
 
@@ -44,6 +44,11 @@ def run(namespace: argparse.Namespace) -> int:
         log_to_stderr(configuration.log_level)
         for warning in configuration.warnings:
             log.warning("%s", warning)
+        for aside in configuration.set_aside:
+            log.error("service %s is set aside, the others run: %s; %s", aside.service.name, aside.reason, aside.cure)
+        for link in configuration.links:  # it is opened again and again, and may come to work: no reason not to start
+            for sentence in registry.check_link(link):
+                log.log(logging.WARNING if isinstance(sentence, Note) else logging.ERROR, "link %s", sentence)
         return host.run(configuration, registry, directories)
     except ConfigError as error:
         for line in str(error).splitlines():

@@ -15,6 +15,7 @@ from hostd.core.effects import (
     AddressChecked,
     AddressDisputed,
     AnyFact,
+    CarrierTurned,
     ClearanceTurned,
     LinkDirection,
     LinkOpened,
@@ -31,7 +32,7 @@ from hostd.core.effects import (
 from hostd.core.events import AnyCommand
 from hostd.core.snapshot import WishKind
 from hostd.core.terms import Clearance, Phase, ServiceState, Why
-from hostd.requests import Entry, Problem, Rejected, Status
+from hostd.requests import Entry, Problem, Rejected, ServiceStatus, Status
 
 WHY: Final[dict[Why, str]] = {
     Why.STARTED: "the daemon has just started",
@@ -48,7 +49,7 @@ WHY: Final[dict[Why, str]] = {
     Why.PEER_GUARDED: "the other node's addresses answer no more",
     Why.INVITATION_LAPSED: "an invitation lapsed",
     Why.PRIMARY: "its primary can run it",
-    Why.BACKUP: "its primary cannot run it; this node is the next in order",
+    Why.BACKUP: "its primary cannot run it now, so the next node in order does",
     Why.STAYS: "it runs there, and nothing calls for a move",
     Why.MOVED: "the operator moved it",
     Why.FAILBACK: "its primary is back",
@@ -60,7 +61,7 @@ WHY: Final[dict[Why, str]] = {
     Why.FAILED_HERE: "it failed for good on every node that could run it",
     Why.BLOCKED: "a stop failed, so it may still run",
     Why.REQUIREMENT_MISSING: "a service that it requires does not run there",
-    Why.CONFIGURATION_DIFFERS: "its definition differs between the nodes",
+    Why.CONFIGURATION_DIFFERS: "its definition differs between the nodes, or one of them cannot use it",
     Why.WAITS_FOR_STOP: "its former owner has not reported it stopped yet",
     Why.WAITS_FOR_FAILBACK: "its primary has to be stable for longer",
     Why.MONITOR_FAILED: "its monitor failed",
@@ -94,19 +95,22 @@ STATES: Final[dict[ServiceState, str]] = {
     ServiceState.RECOVERING: "failed and is restarted",
     ServiceState.FAILED: "failed and is given up there",
     ServiceState.BLOCKED: "could not be stopped",
-    ServiceState.UNKNOWN: "is being probed: it may run",
+    ServiceState.UNKNOWN: "is probed, for it may run",
 }
 
 CLEARANCES: Final[dict[Clearance, str]] = {
     Clearance.NONE: "not cleared yet",
     Clearance.FENCED: "a fencing device confirmed that it is off",
     Clearance.CONFIRMED: "the operator confirmed that it is off",
-    Clearance.GUARD: "its addresses answer no more",
+    Clearance.GUARD: "no address of it answers any more",
     Clearance.LEFT: "it left in good order",
 }
 
 _REFUSALS: Final[dict[Refusal, tuple[str, ExitCode]]] = {
-    Refusal.UNKNOWN_SERVICE: ("there is no service of this name; `hostd status` lists them", ExitCode.WRONG_USE),
+    Refusal.UNKNOWN_SERVICE: (
+        "this node runs no service of this name; `hostd status` lists them, and what is set aside",
+        ExitCode.WRONG_USE,
+    ),
     Refusal.UNKNOWN_NODE: ("there is no node of this name; `hostd status` lists them", ExitCode.WRONG_USE),
     Refusal.NOT_A_CANDIDATE: (
         "that node is neither primary nor backup of the service; see its `backups` in conf.d",
@@ -171,11 +175,21 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "There is only one heartbeat link: if it fails, the nodes lose each other.",
         "Add a second medium, such as a serial cable, as [[heartbeat.link]].",
     ),
+    "agent-broken": (
+        "{service} is set aside on {node}, neither started nor stopped here: {detail}.",
+        "{cure}. Then: hostd check, and start hostd here anew (hostd detach, systemctl start hostd).",
+    ),
+    "service-missing": (
+        "{service} is not known to {node}: its conf.d lacks it, or cannot use its agent. "
+        "It stays where it is and does not start anew.",
+        "On {node}: hostd status and hostd check; mend what they say, then start hostd there anew (hostd detach, "
+        "systemctl start hostd).",
+    ),
     "service-maintenance": ("{service} is in maintenance: hands off.", "When done: hostd maintenance off {service}"),
     "service-stopped": ("{service} is stopped by the operator.", "When wanted: hostd start {service}"),
     "service-blocked": (
         "{service} could not be stopped on {node}: it may still run there, so nobody else starts it.",
-        "Stop it by hand on {node}, then: hostd cleanup {service}",
+        "Stop it by hand on {node} (there, hostd why {service} says what failed), then: hostd cleanup {service}",
     ),
     "service-unknown": (
         "It is not known whether {service} runs on {node}.",
@@ -183,11 +197,11 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "service-failed": (
         "{service} runs nowhere: it failed for good on {node}.",
-        "Cure the cause (hostd why {service}), then: hostd cleanup {service}",
+        "Cure the cause (hostd why {service} on {node}), then: hostd cleanup {service}",
     ),
     "service-failed-on": (
         "{service} failed for good on {node} and cannot run there.",
-        "Cure the cause there (hostd why {service}), then: hostd cleanup {service}",
+        "Cure the cause (hostd why {service} on {node}), then: hostd cleanup {service}",
     ),
     "service-down": ("{service} runs nowhere: {because}.", "See: hostd why {service}"),
     "service-degraded": ("{service} serves, but its monitor says that somebody should look.", "See its own log."),
@@ -208,9 +222,13 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "No fencing: if all links fail while both nodes live, only the ARP guard keeps a service on one node.",
         "Add [fencing] with a power switch or IPMI to conf.d.",
     ),
+    "no-fencing-device": (
+        "Fencing is required, and no device could power {node} off: when it falls silent, everything waits.",
+        "Add [[fencing.device]] to conf.d; in need: switch it off by hand, then: hostd confirm-down {node}",
+    ),
     "fencing-failed": (
-        "Fencing failed: {detail}.",
-        "See to the device; or switch off the node and: hostd confirm-down NODE",
+        "Fencing {node} failed: {detail}.",
+        "See to the device; in need: switch {node} off by hand, then: hostd confirm-down {node}",
     ),
     "no-heart": ("No heartbeats are sent: {detail}.", "It is started again at once; if this lasts, see the log."),
     "no-realtime": (
@@ -246,6 +264,8 @@ def _with_text(problem: Problem) -> Problem:
         about["what"] = f"service {about['service']}" if about["service"] else "nodes, fencing or lease"
     if problem.code == "service-down":
         about["because"] = because(about["why"])
+    if problem.code == "agent-broken":
+        about["cure"] = about["cure"][:1].upper() + about["cure"][1:]
     text, cure = _PROBLEMS[problem.code]
     return msgspec.structs.replace(problem, text=text.format_map(about), cure=cure.format_map(about))
 
@@ -253,6 +273,19 @@ def _with_text(problem: Problem) -> Problem:
 def because(name: str) -> str:
     """The sentence of a cause by its name in the status."""
     return WHY[Why[name.upper()]] if name else "its node has not been chosen yet"
+
+
+def cleared(name: str) -> str:
+    """Why a silent node is taken for off, by the name in the status."""
+    return CLEARANCES[Clearance[name.upper()]]
+
+
+def stands(service: ServiceStatus) -> str:
+    """How a service is, to go on after its name."""
+    state = {"failed": "has failed", "unknown": "may run"}.get(service.state, f"is {service.state}")
+    where = f" on {', '.join(service.nodes)}" if service.nodes else ""
+    since = f", for {span(seconds_since(service.since))}" if service.since else ""
+    return state + where + since
 
 
 def refusal(reason: Refusal, command: AnyCommand) -> tuple[str, ExitCode]:
@@ -286,12 +319,12 @@ def rejected(answer: Rejected) -> str:
 
 def entry(what: Entry) -> str:
     """One entry of the timeline, without its time and node."""
-    return fact(what.fact, cause=not what.observed)
+    return fact(what.fact, cause=not what.observed or isinstance(what.fact, ServiceAssigned))
 
 
 def fact(what: AnyFact, *, cause: bool = True) -> str:
-    """One fact in words.  ``cause`` False: without its reason (what was read
-    from the peer's snapshots has none that is known here)."""
+    """One fact in words.  ``cause`` False: without its reason (of what was read
+    from the peer's snapshots, only assignments have one that is known here)."""
     match what:
         case PhaseChanged():
             return _phase(what) + _cause(what.why, cause)
@@ -301,8 +334,9 @@ def fact(what: AnyFact, *, cause: bool = True) -> str:
                 return f"link {what.link}: {heard} is {'heard' if what.up else 'no longer heard'}"
             return f"link {what.link}: {heard if what.up else 'the other node no longer hears us'}"
         case LinkOpened():
-            state = "is open" if what.usable else "cannot be used"
-            return f"link {what.link} {state}" + (f": {what.detail}" if what.detail else "")
+            return f"link {what.link} {_medium(what)}"
+        case CarrierTurned():
+            return f"link {what.link} {'has its carrier back' if what.up else 'lost its carrier'}"
         case ServiceAssigned():
             where = ", ".join(what.owners) or "no node"
             return f"{what.service} is assigned to {where}" + _cause(what.why, cause)
@@ -329,6 +363,13 @@ def fact(what: AnyFact, *, cause: bool = True) -> str:
             return f"conf.d differs between the nodes: {what.service or 'nodes, fencing or lease'}"
         case _:
             assert_never(what)
+
+
+def _medium(what: LinkOpened) -> str:
+    """Of the medium on this side; whether the peer is heard on it is told apart."""
+    if not what.usable:
+        return f"cannot be used: {what.detail}" if what.detail else "cannot be used"
+    return f"is open, but {what.detail}" if what.detail else "is open"
 
 
 def _phase(what: PhaseChanged) -> str:

@@ -120,7 +120,7 @@ def _node(status: Status, name: str, node: NodeStatus) -> list[tuple[str, str]]:
     else:
         remark = "not heard"
         if status.fencing.clearance != "none":
-            remark += f"; cleared: {status.fencing.clearance}"
+            remark += f"; {sentences.cleared(status.fencing.clearance)}"
     return [(name, "bold" if name == status.node else ""), (node.state, _COLOURS.get(node.state, "")), (remark, "")]
 
 
@@ -144,6 +144,7 @@ def _service(name: str, service: ServiceStatus) -> list[list[tuple[str, str]]]:
             ("moved", service.moved and service.moved == service.node),
             ("away from its primary", not service.everywhere and service.node not in (None, service.primary)),
             ("hands off", service.maintenance),
+            ("set aside here", bool(service.set_aside)),
         )
         if holds
     ]

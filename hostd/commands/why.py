@@ -55,7 +55,7 @@ def run(namespace: argparse.Namespace) -> int:
             "schema": 1,
             "service": answer.service,
             "status": plain(service),
-            "because": sentences.because(service.why),
+            "because": _cause(service, answer.status),
             "chain": [{"at": entry.at, "node": entry.node, "text": sentences.entry(entry)} for entry in chain],
         }
         print(json.dumps(facts, indent=2))
@@ -71,7 +71,7 @@ def concerns(entry: Entry, name: str, service: ServiceStatus) -> bool:
         case ServiceAssigned() | ServiceTurned():
             return fact.service == name
         case ResourceTurned():
-            return fact.service == name and (len(service.resources) > 1 or not is_detail(entry))
+            return fact.service == name and not is_detail(entry)
         case PlansDiffer():
             return fact.service in ("", name)
         case AddressChecked() | AddressDisputed():
@@ -84,11 +84,17 @@ def concerns(entry: Entry, name: str, service: ServiceStatus) -> bool:
             return False
 
 
+def _cause(service: ServiceStatus, status: Status) -> str:
+    if service.set_aside:
+        return f"{status.node} sets it aside: {service.set_aside}"
+    if service.state == "blocked":
+        return sentences.because("blocked")
+    return sentences.because("operator_stopped" if service.operator_stopped else service.why)
+
+
 def show(name: str, service: ServiceStatus, chain: list[Entry], status: Status, paper: Paper) -> None:
-    where = f" on {', '.join(service.nodes)}" if service.nodes else ""
-    since = f" since {sentences.span(sentences.seconds_since(service.since))}" if service.since else ""
-    paper.line(f"{paper.colour(name, 'bold')} is {service.state}{where}{since}")
-    paper.line(f"because {sentences.because('operator_stopped' if service.operator_stopped else service.why)}")
+    paper.line(f"{paper.colour(name, 'bold')} {sentences.stands(service)}")
+    paper.wrapped("because", _cause(service, status), indent=8)
     paper.line()
     for entry in chain:
         at = datetime.datetime.fromtimestamp(entry.at).strftime("%m-%d %H:%M:%S.%f")[:-3]

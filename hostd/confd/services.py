@@ -255,7 +255,7 @@ class _Rungs:
             resource = limits.resource(id_, reference, parameters)
         except ConfigError as error:
             rule, _, cure = str(error).partition("; ")
-            self._set_aside(section, reference, rule, cure or "see `hostd-agent list`")
+            self._set_aside(section, reference, rule, cure or "mend that file (`hostd-agent list` shows all)")
             return
         except values.Unfit as unfit:
             self._set_aside(section, reference, f"one of its own times {unfit.rule}", "mend the agent's Parameters")

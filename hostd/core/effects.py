@@ -215,6 +215,13 @@ class LinkOpened(Fact, frozen=True):
     detail: str
 
 
+class CarrierTurned(Fact, frozen=True):
+    """The medium lost its carrier or has it back, whether or not the peer is heard on it."""
+
+    link: str
+    up: bool
+
+
 class ServiceAssigned(Fact, frozen=True):
     service: str
     owners: tuple[str, ...]
@@ -271,8 +278,8 @@ class PlansDiffer(Fact, frozen=True):
 
 
 AnyFact = (
-    PhaseChanged | LinkTurned | LinkOpened | ServiceAssigned | ServiceTurned | ResourceTurned
-    | AddressChecked | AddressDisputed | ClearanceTurned | PauseNoticed | WishTaken | PlansDiffer
+    PhaseChanged | LinkTurned | LinkOpened | CarrierTurned | ServiceAssigned | ServiceTurned
+    | ResourceTurned | AddressChecked | AddressDisputed | ClearanceTurned | PauseNoticed | WishTaken | PlansDiffer
 )  # fmt: skip
 
 

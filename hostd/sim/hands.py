@@ -122,6 +122,7 @@ class Hands:
         self.probes: dict[int, bool] = {}
         """Open probes, and whether they have listened so far."""
         self.fences: dict[int, bool] = {}
+        """Open requests, and whether the device has acted."""
         self.adding: dict[str, bool] = {}
 
     # -- what is true -------------------------------------------------------------
@@ -458,7 +459,7 @@ class Hands:
 
     def _fence(self, effect: FencePeer) -> None:
         conduct = self.world.devices[effect.node]
-        self.fences[effect.request_id] = True
+        self.fences[effect.request_id] = False
         life = self.machine.brain_life
         begin_ms = effect.delay_ms + (6_000 if conduct is Conduct.SLOW else 300)
         if conduct is Conduct.HANG:
@@ -472,17 +473,21 @@ class Hands:
         """The device acts: after this moment a cancellation comes too late for the peer."""
         if life == self.machine.brain_life and effect.request_id not in self.fences:
             return
+        if life == self.machine.brain_life:
+            self.fences[effect.request_id] = True
         late_ms = self.rng.choice((0, 0, 400))
         self.machine.queue.after(late_ms, self.world.shoot, effect.node)
         told_ms = 8_000 if self.world.devices[effect.node] is Conduct.LATE else self.rng.choice((100, 700))
         self.machine.later(late_ms + told_ms, self._shot, effect, life, True)
 
     def _shot(self, effect: FencePeer, life: int, confirmed: bool) -> None:
-        if life == self.machine.brain_life and self.fences.pop(effect.request_id, False):
+        if life == self.machine.brain_life and self.fences.pop(effect.request_id, None) is not None:
             self._tell(life, FenceFinished(effect.request_id, confirmed))
 
     def _cancel_fence(self, effect: CancelFence) -> None:
-        self.fences.pop(effect.request_id, None)
+        """The agent is killed; what the device has done already may be told even so."""
+        if not self.fences.get(effect.request_id, True):
+            del self.fences[effect.request_id]
 
 
 _ACTS: dict[type[Any], Any] = {

@@ -55,6 +55,7 @@ class Judge:
         self._both_hold: dict[str, bool] = {}
         self._owners: dict[str, int] = {}
         """Addresses with two owners now, and since when."""
+        self._away_until_ms: dict[str, int] = {}
         self.overlap_ms_max = 0
         self.given_up: dict[str, bool] = {}
         """Services that were banned somewhere: failback does not undo that by itself."""
@@ -63,6 +64,11 @@ class Judge:
 
     def struck(self, world: World, fault: AnyFault) -> None:
         pass
+
+    def shot(self, world: World, node: str) -> None:
+        """A shot that was called off must not fall on a peer that is back."""
+        other = world.other(world.machines[node])
+        self._judge_cause(world, other, "shoots its peer")
 
     def changed(self, world: World) -> None:
         """Something true has changed: may it?"""
@@ -95,7 +101,7 @@ class Judge:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
         if world.plan_addresses() and world.lan.cut[starter]:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, with a dead interface")
-        for address in world.plan.service(service).addresses:
+        for address in world.plan_addresses():
             mine = address in world.hands(starter).addresses
             if not mine and world.answers(starter, address) is not None:
                 self._harm(world, f"1: {starter} starts {service}, active on the other node, and {address} answers")
@@ -199,8 +205,7 @@ class Judge:
         if mute_ms < HEARING_MARGIN_MS or machine.well_since_ms is None:
             return
         limit_ms = world.plan.timers.deadtime_ms + HEARING_MARGIN_MS
-        theirs = self._seen.get(other.name)
-        if theirs is not None and theirs.mode is Mode.RESTARTING:
+        if world.queue.now_ms < self._away_until_ms.get(other.name, 0):
             return
         if min(mute_ms, world.queue.now_ms - machine.well_since_ms) > limit_ms:
             self._harm(world, f"2: {machine.name} is still a member {mute_ms} ms after the lines fell silent")
@@ -258,6 +263,9 @@ class Judge:
             if known != assignment and giver == new.incarnation:
                 self._harm(world, f"3: {service} epoch {tuple(assignment.epoch)} was given out twice")
             self._epochs[service, assignment.epoch] = new.incarnation, assignment
+        if new.mode is Mode.RESTARTING:
+            away_ms = max(new.away_ms, world.plan.timers.deadtime_ms)
+            self._away_until_ms[machine.name] = world.queue.now_ms + away_ms + 2 * HEARING_MARGIN_MS
         seeks = new.phase in (Phase.PEER_LOST, Phase.STARTUP_FENCING)
         if seeks and (old is None or old.phase is not new.phase):
             self._judge_cause(world, machine, f"goes to {new.phase.name}")

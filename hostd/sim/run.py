@@ -12,7 +12,7 @@ import msgspec
 from hostd.core.plan import Plan, Service
 from hostd.core.snapshot import Snapshot, WishKind
 from hostd.core.terms import Phase
-from hostd.sim.faults import AnyFault, Ask, Schedule
+from hostd.sim.faults import AnyFault, Ask, KillBrain, Schedule
 from hostd.sim.hands import Truth
 from hostd.sim.judge import Judge
 from hostd.sim.world import MakeBrain, Observer, World
@@ -100,6 +100,9 @@ def _recover(world: World, judge: Judge) -> int:
     survivors = world.plan.nodes
     if world.rng.random() < 0.25:
         survivors = (world.rng.choice(survivors),)
+        if world.rng.random() < 0.5:  # it dies in the moment in which it joins
+            world.strike(KillBrain(world.plan.peer_of(survivors[0]), 20))
+            world.run_until(world.queue.now_ms + world.rng.randrange(20, 60))
     world.heal(*[node for node in world.plan.nodes if node not in survivors])
     began_ms = world.queue.now_ms
     limit_ms = began_ms + bound_ms(world.plan)

@@ -130,8 +130,8 @@ class State(NamedTuple):
     cells: tuple[Cell, Cell] = (Cell(), Cell())
     cut: tuple[bool, bool] = (False, False)
     """By sender."""
-    letters: tuple[Letter | None, Letter | None] = (None, None)
-    """By sender."""
+    letters: tuple[tuple[Letter, ...], tuple[Letter, ...]] = ((), ())
+    """By sender; delivered in any order."""
     left: Budget = Budget()
 
 
@@ -156,7 +156,7 @@ def small_plan(*, fencing: bool) -> Plan:
     """One service without times of its own: an agent, or without fencing an address."""
     agent = Resource("web", "dummy", monitor_interval_ms=0, exclusive_storage=True)
     address = Resource("172.23.2.1/24", "address", address="172.23.2.1/24")
-    web = Service("web", ("a", "b"), (agent,) if fencing else (address,), digest="web", failback_after_ms=0)
+    web = Service("web", ("b", "a"), (agent,) if fencing else (address,), digest="web", failback_after_ms=0)
     return Plan(
         cluster="search",
         nodes=("a", "b"),
@@ -248,14 +248,16 @@ class Search:
             yield f"line cut {node} to {peer}", lambda: torn
             if i == 0:
                 yield "line cut both ways", lambda: torn._replace(cut=(True, True))
-        letter = state.letters[i]
-        if letter is not None and state.cells[1 - i].powered and not state.cells[1 - i].asleep:
-            yield f"{peer} gets the old frame", lambda: self._late(state, 1 - i, letter)
+        if state.cells[1 - i].powered and not state.cells[1 - i].asleep:
+            for letter in state.letters[i]:
+                yield f"{peer} gets an old frame", partial(self._late, state, 1 - i, letter)
         if not cell.powered or cell.asleep:
             return
-        if left.late and letter is None and cell.said:
-            kept = Letter(cell.said, cell.heard)
-            held = state._replace(left=left._replace(late=left.late - 1), letters=_at(state.letters, i, kept))
+        kept = Letter(cell.said, cell.heard)
+        if left.late and cell.said and kept not in state.letters[i]:
+            held = state._replace(
+                left=left._replace(late=left.late - 1), letters=_at(state.letters, i, (*state.letters[i], kept))
+            )
             yield f"a frame of {node} is kept", lambda: held
         if left.deaths and cell.active and not _starting(cell):
             spent = state._replace(left=left._replace(deaths=left.deaths - 1))
@@ -348,7 +350,8 @@ class Search:
 
     def _late(self, state: State, i: int, letter: Letter) -> State:
         """An old frame, word and all; the newest word has to follow once more."""
-        state = state._replace(letters=_at(state.letters, 1 - i, None))
+        rest = tuple(x for x in state.letters[1 - i] if x != letter)
+        state = state._replace(letters=_at(state.letters, 1 - i, rest))
         word = self.engine.snapshots[letter.said]
         assert word is not None
         life = word.incarnation
@@ -374,10 +377,9 @@ class Search:
         hears = [state.cells[1 - i].core and not state.cells[1 - i].asleep and not state.cut[1 - i] for i in (0, 1)]
         cells = []
         for i, cell in enumerate(before.cells):
-            heard = cell.heard and (cell.heard[0], min(cell.heard[1] + 1, TICKS_MAX))
+            heard = _older(cell.heard)
             cells.append(cell._replace(heard=(before.cells[1 - i].boots, 0) if hears[i] else heard))
-        letters = tuple(x and x._replace(heard=x.heard and (x.heard[0], min(x.heard[1] + 1, TICKS_MAX)))
-                        for x in before.letters)  # fmt: skip
+        letters = [tuple(x._replace(heard=_older(x.heard)) for x in kept) for kept in before.letters]
         state = state._replace(cells=(cells[0], cells[1]), letters=(letters[0], letters[1]))
         told = [(cells[j].boots, before.cells[j].said, cells[j].heard) for j in (1, 0)]
         for i in (0, 1):
@@ -480,7 +482,10 @@ class Search:
                 waiting = Open(UNNUMBERED, effect)
             case CancelFence(request_id=distance) | CancelProbe(request_id=distance):
                 kind = FencePeer if isinstance(effect, CancelFence) else ProbeAddresses
-                kept = tuple(o for o in cell.open if not (isinstance(o.effect, kind) and o.distance == distance))
+                # What a device has done already may be told even so: the answer is under way.
+                kept = tuple(
+                    o for o in cell.open if not isinstance(o.effect, kind) or o.distance != distance or o.acted
+                )
                 return _put(state, i, cell._replace(open=kept))
             case Exit():
                 gone = cell._replace(asleep=True, open=(), core=0, said=0, has=0, heard=None)
@@ -525,6 +530,10 @@ def judge(plan: Plan, state: State) -> None:
 def _version(node: Any, life: int) -> int:
     """The version that this core has seen of that life."""
     return node.peers.version if node.peers.incarnation == Incarnation(life, 1) else 0
+
+
+def _older(heard: tuple[int, int] | None) -> tuple[int, int] | None:
+    return heard and (heard[0], min(heard[1] + 1, TICKS_MAX))
 
 
 def _off(cell: Cell) -> Cell:

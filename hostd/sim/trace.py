@@ -54,6 +54,9 @@ class Trace:
     def struck(self, world: World, fault: AnyFault) -> None:
         self._rows.append((world.queue.now_ms, words(fault), ()))
 
+    def shot(self, world: World, node: str) -> None:
+        self._rows.append((world.queue.now_ms, f"   {node} is shot", ()))
+
     def stepped(self, world: World, machine: Machine, event: AnyEvent, effects: list[AnyEffect]) -> None:
         if not effects:
             return

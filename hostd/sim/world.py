@@ -35,6 +35,7 @@ class Observer(Protocol):
     def stepped(self, world: "World", machine: Machine, event: AnyEvent, effects: list[AnyEffect]) -> None: ...
     def changed(self, world: "World") -> None: ...
     def struck(self, world: "World", fault: f.AnyFault) -> None: ...
+    def shot(self, world: "World", node: str) -> None: ...
 
 
 class World:
@@ -112,6 +113,8 @@ class World:
         return None
 
     def shoot(self, node: str) -> None:
+        for observer in self._observers:
+            observer.shot(self, node)
         self.machines[node].power_off()
 
     def lied(self, service: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hostd import cgroups, host, processes
-from hostd.config import Configuration, Directories, ResourceSettings
+from hostd.config import Configuration, Directories, FencingDevice, ResourceSettings
 from hostd.core.plan import Plan
 from hostd.registry import Registry
 from tests.edge import host_lives
@@ -31,12 +31,18 @@ class Machine:
         self.directories = Directories(runtime=folder / "run", state=folder / "state")
         self.registry = Registry.load(self.directories, system=folder / "none")
         self.params = {f.name: f.default for f in self.registry.parameters("dummy").fields} | params
+        self.devices: tuple[FencingDevice, ...] = ()
         self.pid = 0
 
     def start(self) -> None:
         resource = ResourceSettings("web", "r", "dummy", self.params)
         configuration = Configuration(
-            plan=Plan("c", ("a", "b")), node="a", key=self.folder / "key", links=(), resources=(resource,)
+            plan=Plan("c", ("a", "b")),
+            node="a",
+            key=self.folder / "key",
+            links=(),
+            resources=(resource,),
+            fencing_devices=self.devices,
         )
         self.pid = os.fork()
         if self.pid == 0:
@@ -367,6 +373,51 @@ def test_fencing_without_a_device_is_never_confirmed(running: Machine) -> None:
     running.order("Shoot(request_id=5, node='b', delay_ms=0)")
     shot: Any = wait_for(lambda: running.told("brain", "Shot"))
     assert shot[0]["confirmed"] is False and "no fencing device" in shot[0]["detail"]
+
+
+def shooting(machine: Machine, acts: str) -> Path:
+    """The host runs, with a fence agent for node b that does this; where it notes each call."""
+    journal, agent = machine.folder / "journal", machine.folder / "fence_b"
+    agent.write_text(f"#!/bin/sh\ncat >> {journal}\n{acts}\n")
+    agent.chmod(0o755)
+    machine.devices = (FencingDevice(str(agent), ("b",), {"b": {}}, {"b": {}}),)
+    machine.start()
+    machine.wait_for_lives(1, 1)
+    return journal
+
+
+def test_a_shot_that_hits_is_confirmed(machine: Machine) -> None:
+    """From the brain's order to its one answer."""
+    shooting(machine, f"grep -q status {machine.folder}/journal && exit 2; exit 0")
+    machine.order("Shoot(request_id=5, node='b', delay_ms=0)")
+    shot: Any = wait_for(lambda: machine.told("brain", "Shot"))
+    assert [(s["request_id"], s["confirmed"]) for s in shot] == [(5, True)]
+
+
+def test_a_shot_that_is_held_is_not_answered(machine: Machine) -> None:
+    """In its delay: it is never begun; while it runs: it is killed."""
+    journal = shooting(machine, "sleep 1000.5")
+    machine.order("Shoot(request_id=5, node='b', delay_ms=300)", "HoldFire(request_id=5)")
+    time.sleep(0.6)
+    assert not journal.exists()
+    machine.order("Shoot(request_id=6, node='b', delay_ms=0)")
+    wait_for(journal.exists)
+    assert len(_actions_of(machine.pid)) == 1
+    machine.order("HoldFire(request_id=6)")
+    wait_for(lambda: _actions_of(machine.pid) == [])
+    assert machine.told("brain", "Shot") == []
+
+
+def test_the_shot_of_a_dead_brain_is_held(machine: Machine) -> None:
+    """The next brain counts its requests anew: it must never get an answer of the one before."""
+    journal = shooting(machine, "sleep 0.7; exit 1")
+    machine.order("Shoot(request_id=5, node='b', delay_ms=0)")
+    wait_for(journal.exists)
+    os.kill(machine.lives("brain")[0], signal.SIGKILL)
+    machine.wait_for_lives(1, 2)
+    wait_for(lambda: _actions_of(machine.pid) == [])
+    time.sleep(1)
+    assert machine.told("brain", "Shot") == []
 
 
 def test_nothing_is_left_after_the_end(running: Machine) -> None:

@@ -140,7 +140,9 @@ def test_differing_configurations_are_errors_that_name_the_service() -> None:
     scene.receive(digest="other", digests={"mail": "y", "web": "z"}, release="1.1")
     scene.hear("cross", "serial")
     about = [p.about["service"] for p in scene.status.problems if p.code == "config-differs"]
-    assert about == ["", "mail", "web"]
+    assert about == ["", "mail"]
+    (missing,) = (p.about for p in scene.status.problems if p.code == "service-missing")
+    assert missing == {"service": "web", "node": "a"}
     assert scene.codes["release-differs"] == "info"
 
 
@@ -165,14 +167,33 @@ def test_fencing_is_ready_until_it_fails() -> None:
     """Fencing that is required shows no warning; a failed attempt makes it not ready, a success ready again."""
     scene = Scene(msgspec.structs.replace(PLAN, fencing=True))
     assert "no-fencing" not in scene.codes
-    assert scene.status.fencing.mode == "required"
+    assert scene.status.fencing.mode == "required" and scene.status.fencing.ready
+    scene.figures.note(ClearanceTurned(True, Clearance.FENCED), scene.now_ms)
     scene.figures.note(ClearanceTurned(False, Clearance.NONE, "no answer from the switch"), scene.now_ms)
     assert not scene.status.fencing.ready
+    assert scene.codes["fencing-failed"] == "warning"
+    scene.figures.note(ClearanceTurned(True, Clearance.FENCED), scene.now_ms)
+    assert "fencing-failed" in scene.codes  # it stands while the next shot is under way
     scene.figures.note(ClearanceTurned(False, Clearance.FENCED), scene.now_ms)
     assert scene.status.fencing.ready
+
+
+def test_what_the_guard_finds_is_no_failure_of_fencing() -> None:
+    """At a start the addresses are asked before anybody is shot: an answer says nothing of the devices."""
+    scene = Scene(msgspec.structs.replace(PLAN, fencing=True))
+    scene.figures.note(ClearanceTurned(False, Clearance.NONE, "10.0.0.1 answers"), scene.now_ms)
+    assert "fencing-failed" not in scene.codes and scene.status.fencing.ready
+
+
+def test_without_a_device_for_the_peer_fencing_is_not_ready() -> None:
+    """Required and impossible: said before it is needed, and a warning only."""
+    scene = Scene(msgspec.structs.replace(PLAN, fencing=True))
+    scene.figures.fences_peer = False
+    assert scene.codes["no-fencing-device"] == "warning"
+    assert not scene.status.fencing.ready
 
 
 def test_the_line_for_systemctl_says_phase_services_and_peer() -> None:
     """One line, no more."""
     scene = Scene()
-    assert one_line(scene.core, scene.now_ms) == "joining, 0 services run here, b not heard"
+    assert one_line(scene.core, scene.figures, scene.now_ms) == "joining, 0 services run here, b not heard"

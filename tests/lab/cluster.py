@@ -15,6 +15,7 @@ from typing import Any
 from tests.lab.lab import Lab, wait_until
 from tests.lab.names import GATEWAY, HEARTBEAT_PORT, NODE1, NODE2, NODES
 from tests.lab.node import Node
+from tests.lab.power_switch import PASSWORD, Fencing
 
 SERIAL, CROSSOVER, LAN = "serial", "crossover", "lan"
 ALL_LINKS = (SERIAL, CROSSOVER, LAN)
@@ -60,6 +61,8 @@ class Settings:
     timers: Mapping[str, str] = field(default_factory=lambda: QUICK_START)
     cluster: str = ""
     """Further lines of [cluster]."""
+    fencing: Fencing | None = None
+    """By the lab's power switch."""
 
     @property
     def text(self) -> str:
@@ -82,10 +85,13 @@ class Cluster:
         self.settings = settings or Settings()
         self.hosts: dict[str, int] = {}
         """Process id of the host per node, of the newest start."""
+        fencing = lab.switch.text(self.settings.fencing) if self.settings.fencing else ""
         for node in lab.nodes:
             folder = node.config / "conf.d"
             folder.mkdir(exist_ok=True)
-            (folder / "00-cluster.toml").write_text(self.settings.text)
+            (folder / "00-cluster.toml").write_text(f"{self.settings.text}\n{fencing}")
+            (node.config / "switch").touch(mode=0o600)
+            (node.config / "switch").write_text(PASSWORD + "\n")
             for service in services:
                 (folder / f"{service.name}.toml").write_text(service.text)
         lab.node1.hostd("keygen", "/etc/hostd/cluster.key")

@@ -21,8 +21,9 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.lab.client import Ask, Client
@@ -40,6 +41,7 @@ from tests.lab.names import (
 from tests.lab.network import Network
 from tests.lab.node import Node
 from tests.lab.observer import Observer
+from tests.lab.power_switch import PowerSwitch
 from tests.lab.serial_cable import SerialCable
 
 FOLDER_PREFIX = "hostd-lab-"
@@ -72,6 +74,9 @@ class Lab:
             self.close()
             raise
         self.nodes = (self.node1, self.node2)
+        self._mains = threading.RLock()  # the power switch pulls plugs in a thread of its own
+        self.switch = PowerSwitch(self.folder / "switch", self._cut)
+        self._closing.callback(self.switch.close)
         self.crossover_is_plugged = True
         self._lan_is_plugged = {node.name: True for node in self.nodes}
 
@@ -121,8 +126,12 @@ class Lab:
 
     def power_on(self, *nodes: Node) -> None:
         """Boot these nodes (default: both), side by side."""
-        wanted = nodes or self.nodes
+        with self._mains:
+            self._power_on(nodes or self.nodes)
+
+    def _power_on(self, wanted: Sequence[Node]) -> None:
         for node in wanted:
+            self.switch.show(node.name, on=True)
             network = Network.new()
             network.sysctl("ipv6/conf/default/accept_dad", "0")
             lan, crossover = self._ports(node)
@@ -141,7 +150,17 @@ class Lab:
 
     def power_off(self, node: Node) -> None:
         """Pull the plug: no warning, no last word on any wire."""
-        assert node.is_on, f"{node.name} has no power"
+        with self._mains:
+            assert node.is_on, f"{node.name} has no power"
+            self._power_off(node)
+
+    def _cut(self, name: str) -> None:
+        """The power switch was told to."""
+        with self._mains:
+            if self.node(name).is_on:
+                self._power_off(self.node(name))
+
+    def _power_off(self, node: Node) -> None:
         lan, crossover = self._ports(node)
         self.lan.set_link(crossover, up=False)
         if self.other(node).is_on:
@@ -149,6 +168,7 @@ class Lab:
         self.lan.set_link(lan, up=False)
         self.serial.power(self.nodes.index(node), on=False)
         node.die()
+        self.switch.show(node.name, on=False)
         self.lan.ip(f"link del {lan}", f"link del {crossover}")
         node.scrap()
 

@@ -8,6 +8,7 @@ import pytest
 from tests.lab.client import Ask
 from tests.lab.cluster import Cluster, apache
 from tests.lab.lab import Lab, always, wait_until
+from tests.lab.limits import promised
 from tests.lab.node import Node
 from tests.lab.watching import Watch
 
@@ -35,7 +36,7 @@ def test_a_killed_part_of_the_daemon_is_back_at_once(cluster: Cluster, part: str
     before = named(lab.node2, part)
     assert len(before) == 1
     lab.node2.signal(before, signal.SIGKILL)
-    wait_until(lambda: named(lab.node2, part) not in ([], before), f"{part} is forked again", within_s=0.5)
+    wait_until(lambda: named(lab.node2, part) not in ([], before), f"{part} is forked again", within_s=promised(0.5))
     cluster.wait_for_pair(within_s=DEADTIME_S + 2)
     always(lambda: watch.owners() == cluster.primaries, "each address stays", for_s=2.5)
     assert cluster.owners(lab.node1) == cluster.primaries
@@ -68,7 +69,7 @@ def test_a_daemon_that_stays_dead_loses_its_addresses_to_the_other_node(cluster:
     node serves the addresses within lease + 1 s."""
     lab, watch = cluster.lab, Watch(cluster)
     cluster.kill_all_of_hostd(lab.node2)
-    took = watch.wait_for(cluster.on(lab.node1), within_s=LEASE_S + 1)
+    took = watch.wait_for(cluster.on(lab.node1), within_s=LEASE_S + promised(1))
     assert took > DEADTIME_S, "the guard must have waited for the lease"
     watch.assert_never_two_owners()
 
@@ -77,7 +78,7 @@ def test_a_node_frozen_for_good_loses_its_addresses_to_the_other_node(cluster: C
     """SIGSTOP of every process, the kernel answers ARP: likewise."""
     lab, watch = cluster.lab, Watch(cluster)
     lab.node2.freeze()
-    watch.wait_for(cluster.on(lab.node1), within_s=LEASE_S + 1 + KERNEL_SLACK_S)
+    watch.wait_for(cluster.on(lab.node1), within_s=LEASE_S + promised(1 + KERNEL_SLACK_S))
     watch.assert_never_two_owners()
 
 
@@ -89,7 +90,7 @@ def test_a_frozen_node_that_comes_back_yields_at_once(cluster: Cluster) -> None:
     lab.node2.thaw()
     cluster.wait_for_pair(within_s=20)
     watch.wait_for(cluster.primaries, within_s=15)
-    assert watch.double_ms() < 50, f"{watch.observer.doubles()}\n{cluster.picture()}"
+    assert watch.double_ms() < promised(50), f"{watch.observer.doubles()}\n{cluster.picture()}"
 
 
 def test_a_short_freeze_is_no_failover(cluster: Cluster) -> None:

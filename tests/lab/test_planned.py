@@ -6,11 +6,12 @@ import pytest
 
 from tests.lab.cluster import Cluster
 from tests.lab.lab import wait_until
+from tests.lab.limits import promised
 from tests.lab.watching import Watch
 
 pytestmark = pytest.mark.lab
 
-PLANNED_MAX_MS = 100
+PLANNED_MAX_MS = promised(100)
 
 
 def test_a_planned_move_takes_an_instant(cluster: Cluster) -> None:
