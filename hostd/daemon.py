@@ -27,13 +27,7 @@ from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.control import Control
 from hostd.core import snapshot as snapshots
-from hostd.core.effects import (
-    AnswerOperator,
-    AnyEffect,
-    AnyFact,
-    Exit,
-    ExitKind,
-)
+from hostd.core.effects import AnswerOperator, AnyEffect, AnyFact, Exit, ExitKind
 from hostd.core.events import (
     AddressFound,
     AddressLost,
@@ -51,6 +45,7 @@ from hostd.core.terms import Incarnation
 from hostd.ends import End, adopt
 from hostd.figures import Figures
 from hostd.hearing import event_of, snapshot_of
+from hostd.left_behind import LeftBehind
 from hostd.logging_thread import log_from_a_thread
 from hostd.messages import (
     Alive,
@@ -135,6 +130,7 @@ class Brain:
         self._carried: Carry | None = None
         self._peer: Snapshot | None = None
         self._figures = Figures.of(configuration)
+        self._left_behind = LeftBehind(directories.runtime, tuple(s.service.name for s in configuration.set_aside))
         self._unfinished: asyncio.Future[tuple[str, ...]] = loop.create_future()
         self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
@@ -295,6 +291,7 @@ class Brain:
             end = adopt(fds)
             match message:
                 case Unfinished(services):
+                    self._figures.left_behind = self._left_behind.with_unfinished(services)
                     if not self._unfinished.done():
                         self._unfinished.set_result(services)
                 case HeartForked() if end is not None:
@@ -379,7 +376,8 @@ class Brain:
 
     def publish(self, snapshot: Snapshot) -> None:
         self._figures.published_at_ms = now_ms()
-        self._carried = Carry(snapshot.version, snapshots.encode(snapshot))
+        told = self._left_behind.told(snapshot)
+        self._carried = Carry(snapshot.version, snapshots.encode(told))
         if self._heart is not None:
             self._heart.send(self._carried, latest=True)
 

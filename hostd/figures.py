@@ -10,7 +10,8 @@ from typing import Self
 
 from hostd.config import Configuration, SetAside
 from hostd.core.effects import AddressDisputed, AnyFact, CarrierTurned, ClearanceTurned, PhaseChanged
-from hostd.core.terms import Carrier, Clearance
+from hostd.core.snapshot import Report
+from hostd.core.terms import Carrier, Clearance, ServiceState
 from hostd.messages import HeartFigures, LinkState
 
 
@@ -42,6 +43,9 @@ class Figures:
     set_aside: tuple[SetAside, ...] = ()
     """Services of conf.d that this node does not run, and the core does not know."""
 
+    left_behind: frozenset[str] = frozenset()
+    """Those of them that an earlier daemon may have left running here."""
+
     @classmethod
     def of(cls, configuration: Configuration) -> Self:
         """As they begin: what conf.d says already."""
@@ -50,6 +54,10 @@ class Figures:
             fences_peer=any(peer in device.nodes for device in configuration.fencing_devices),
             set_aside=configuration.set_aside,
         )
+
+    def aside_report(self, service: str) -> Report:
+        """Of a service that is set aside here: it may run if an earlier daemon left it."""
+        return Report(ServiceState.UNKNOWN if service in self.left_behind else ServiceState.FAILED)
 
     def carrier_turned(self, link: LinkState) -> CarrierTurned | None:
         """What to tell of a carrier that fell or came back; the core tells only of

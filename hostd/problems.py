@@ -99,6 +99,7 @@ def _of_services(status: Status) -> Iterator[Problem]:
 def _of_set_aside(status: Status, figures: Figures) -> Iterator[Problem]:
     for aside in figures.set_aside:
         about = {"service": aside.service.name, "node": status.node, "detail": aside.reason, "cure": aside.cure}
+        about["may_run"] = "yes" if aside.service.name in figures.left_behind else ""
         yield Problem("error", "agent-broken", about)
 
 

@@ -53,7 +53,7 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         service.name: _service(core, service, reports, stale, ages_ms, figures, wall) for service in core.plan.services
     }
     for aside in figures.set_aside:
-        reports[core.me] = own.services | {aside.service.name: Report(ServiceState.UNKNOWN)}
+        reports[core.me] = own.services | {aside.service.name: figures.aside_report(aside.service.name)}
         seen = _service(core, aside.service, reports, stale, ages_ms, figures, wall)
         services[aside.service.name] = _not_ours(seen, aside.reason, core.me)
     nodes = {
@@ -208,15 +208,21 @@ def _service(
 
 
 def _not_ours(seen: ServiceStatus, reason: str, me: str) -> ServiceStatus:
-    """A service that is set aside here: it is where the peer says that it runs;
-    else nobody knows, for an earlier daemon may have left it running here."""
+    """A service that is set aside here: it is where the peer says that it runs,
+    else here if an earlier daemon may have left it running."""
     elsewhere = tuple(node for node in seen.nodes if node != me)
     mine = msgspec.structs.replace(seen.instances[me], since="", resources=())
     instances = {node: mine if node == me else instance for node, instance in seen.instances.items()}
     nodes = elsewhere or seen.nodes
     since = seen.since if elsewhere else None
     return msgspec.structs.replace(
-        seen, node=nodes[0], nodes=nodes, since=since, instances=instances, resources=(), set_aside=reason
+        seen,
+        node=nodes[0] if nodes else None,
+        nodes=nodes,
+        since=since,
+        instances=instances,
+        resources=(),
+        set_aside=reason,
     )
 
 

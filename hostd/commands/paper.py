@@ -3,6 +3,7 @@
 Decides how wide and how coloured; refuses to know what is written.
 """
 
+import io
 import os
 import sys
 import textwrap
@@ -15,11 +16,17 @@ _COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim
 
 
 class Paper:
-    """Writes to ``out``; colours only if that is a terminal and NO_COLOR is not set."""
+    """Writes to ``out``; colours only if that is a terminal and NO_COLOR is not set,
+    or as ``is_coloured`` says."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, out: TextIO | None = None, *, is_coloured: bool | None = None) -> None:
         self.out = out if out is not None else sys.stdout
-        self.is_coloured = self.out.isatty() and "NO_COLOR" not in os.environ
+        self.is_coloured = self.out.isatty() and "NO_COLOR" not in os.environ if is_coloured is None else is_coloured
+
+    def text(self) -> str:
+        """All that was written, if ``out`` is a StringIO."""
+        assert isinstance(self.out, io.StringIO), self.out
+        return self.out.getvalue()
 
     def colour(self, text: str, name: str) -> str:
         """The text in a colour, or as it is; an empty ``name`` is no colour."""

@@ -176,7 +176,7 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "Add a second medium, such as a serial cable, as [[heartbeat.link]].",
     ),
     "agent-broken": (
-        "{service} is set aside on {node}, neither started nor stopped here: {detail}.",
+        "{service} is set aside on {node}, neither started nor stopped here: {detail}.{left}",
         "{cure}. Then: hostd check, and start hostd here anew (hostd detach, systemctl start hostd).",
     ),
     "service-missing": (
@@ -193,7 +193,7 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "service-unknown": (
         "It is not known whether {service} runs on {node}.",
-        "It is being probed; if this lasts, see: hostd why {service}",
+        "It is probed now; if this lasts: hostd status on {node}, and hostd why {service}",
     ),
     "service-failed": (
         "{service} runs nowhere: it failed for good on {node}.",
@@ -265,6 +265,7 @@ def _with_text(problem: Problem) -> Problem:
     if problem.code == "service-down":
         about["because"] = because(about["why"])
     if problem.code == "agent-broken":
+        about["left"] = " It may run here still, left by an earlier hostd." if about["may_run"] else ""
         about["cure"] = about["cure"][:1].upper() + about["cure"][1:]
     text, cure = _PROBLEMS[problem.code]
     return msgspec.structs.replace(problem, text=text.format_map(about), cure=cure.format_map(about))

@@ -1,13 +1,16 @@
 """``hostd status``: nodes, links, services, and at the end what is wrong and what to do."""
 
 import argparse
+import io
 import json
+import shutil
+import textwrap
 import time
 from typing import Any, Final
 
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
-from hostd.commands.paper import Paper
+from hostd.commands.paper import WIDTH, Paper
 from hostd.requests import NodeStatus, ServiceStatus, Status, plain
 
 EPILOG: Final = """\
@@ -39,31 +42,47 @@ def register(subparsers: Any) -> None:
 def run(namespace: argparse.Namespace) -> int:
     runtime = options.runtime(namespace)
     while True:
+        code: ExitCode = ExitCode.DONE
         try:
             status = ask.status(runtime)
         except ask.Unanswered as error:
             if namespace.watch is None:
                 return ask.complain(error)
-            print(f"\x1b[H\x1b[2J{error}")
-            code: ExitCode = error.code
+            code = error.code
+            _redraw("\n".join(textwrap.fill(line, WIDTH) for line in str(error).splitlines()))
         else:
             code = exit_code(status)
             if namespace.json:
                 print(json.dumps(plain(status), indent=None if namespace.watch else 2), flush=True)
-            else:
-                if namespace.watch is not None:
-                    print("\x1b[H\x1b[2J", end="")
+            elif namespace.watch is None:
                 show(status, Paper())
+            else:
+                _redraw(fitted(status, shutil.get_terminal_size((WIDTH, 24)).lines, Paper().is_coloured))
         if namespace.watch is None:
             return code
         time.sleep(max(0.1, namespace.watch))
+
+
+def _redraw(text: str) -> None:
+    print(f"\x1b[H\x1b[2J{text}", end="", flush=True)
+
+
+def fitted(status: Status, height: int, is_coloured: bool) -> str:
+    """The status in so many lines: if need be without cures, and cut as the last resort."""
+    for with_cures in (True, False):
+        paper = Paper(io.StringIO(), is_coloured=is_coloured)
+        show(status, paper, with_cures=with_cures)
+        lines = paper.text().splitlines()
+        if len(lines) < height:
+            return "\n".join(lines)
+    return "\n".join([*lines[: height - 2], f"… {len(lines) - height + 2} lines more: hostd status"])
 
 
 def exit_code(status: Status) -> ExitCode:
     return ExitCode.NO if any(p.severity == "error" for p in status.problems) else ExitCode.DONE
 
 
-def show(status: Status, paper: Paper) -> None:
+def show(status: Status, paper: Paper, *, with_cures: bool = True) -> None:
     """The whole status in words; every line fits 80 columns unless a name is very long."""
     _headline(status, paper)
     paper.line()
@@ -80,7 +99,7 @@ def show(status: Status, paper: Paper) -> None:
         paper.line()
     for problem in status.problems:
         paper.wrapped(problem.severity, problem.text, indent=9, colour=_COLOURS[problem.severity])
-        if problem.cure:
+        if problem.cure and with_cures:
             paper.wrapped("", "→ " + problem.cure, indent=9)
 
 
@@ -136,7 +155,7 @@ def _links(name: str, node: NodeStatus, paper: Paper) -> None:
 
 def _service(name: str, service: ServiceStatus) -> list[list[tuple[str, str]]]:
     """One row, and one more for each address after the first."""
-    verified = {resource.id: resource.verified for resource in service.resources}
+    verified = {resource.id: resource.verified for resource in service.resources if resource.state == "running"}
     addresses = [a + (" (unverified)" if verified.get(a) is False and service.node else "") for a in service.addresses]
     marks = [
         mark
@@ -144,12 +163,13 @@ def _service(name: str, service: ServiceStatus) -> list[list[tuple[str, str]]]:
             ("moved", service.moved and service.moved == service.node),
             ("away from its primary", not service.everywhere and service.node not in (None, service.primary)),
             ("hands off", service.maintenance),
-            ("set aside here", bool(service.set_aside)),
         )
         if holds
     ]
     if "moved" in marks and "away from its primary" in marks:
         marks.remove("away from its primary")
+    if service.set_aside:
+        marks = ["set aside here"]
     state = "stopped*" if service.operator_stopped and service.state == "stopped" else service.state
     where = ", ".join(service.nodes) or "-"
     since = sentences.span(sentences.seconds_since(service.since)) if service.since else "-"

@@ -82,7 +82,8 @@ def is_settled(state: State, now_ms: int, name: str) -> bool:
     assignment = state.orders.get(name)
     decision = state.decisions.get(name) if state.pair.is_coordinator else None
     if assignment is None or not assignment.owners:
-        return decision is None or not decision.owners
+        between_owners = decision is not None and bool(decision.owners)
+        return state.pair.phase is Phase.ALONE or not between_owners  # alone, it is not cleared for us
     done = (ServiceState.RUNNING, ServiceState.FAILED, ServiceState.BLOCKED)
     return any(state in done for state in states)
 

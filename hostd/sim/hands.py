@@ -8,6 +8,7 @@ views or assignments.
 
 import enum
 import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from hostd.core.effects import (
@@ -97,6 +98,7 @@ class Hands:
     __slots__ = (
         "adding",
         "addresses",
+        "busy_until_ms",
         "fences",
         "flights",
         "machine",
@@ -124,6 +126,7 @@ class Hands:
         self.fences: dict[int, bool] = {}
         """Open requests, and whether the device has acted."""
         self.adding: dict[str, bool] = {}
+        self.busy_until_ms: dict[str, int] = {}
 
     # -- what is true -------------------------------------------------------------
 
@@ -386,8 +389,14 @@ class Hands:
         for address in self.addresses:
             self._answer(1, AddressLost(address, AddressCause.INTERFACE_DOWN))
 
+    def _in_order(self, delay_ms: int, address: str, act: Callable[..., None], effect: AnyEffect) -> None:
+        """One address's changes are carried out in the order in which they were asked for."""
+        at_ms = max(self.machine.queue.now_ms + delay_ms, self.busy_until_ms.get(address, 0))
+        self.busy_until_ms[address] = at_ms
+        self.machine.later(at_ms - self.machine.queue.now_ms, act, effect, self.machine.brain_life)
+
     def _remove(self, effect: RemoveAddress) -> None:
-        self.machine.later(2, self._removed, effect, self.machine.brain_life)
+        self._in_order(2, effect.address, self._removed, effect)
 
     def _removed(self, effect: RemoveAddress, life: int) -> None:
         if life != self.machine.brain_life:
@@ -398,7 +407,7 @@ class Hands:
 
     def _renew(self, effect: RenewAddress) -> None:
         late_ms = self.rng.choice((1, 1, 1, 40))
-        self.machine.later(late_ms, self._renewed, effect, self.machine.brain_life)
+        self._in_order(late_ms, effect.address, self._renewed, effect)
 
     def _renewed(self, effect: RenewAddress, life: int) -> None:
         """As netlink has it: a renewal re-creates a missing address (there is no "renew only")."""

@@ -31,8 +31,8 @@ from hostd.sim.world import REFRESH_MS, World
 PAUSE_GRACE_MS: Final = 50
 """PROTOCOL.md section 4: one keepalive and this, after a pause that no clock shows."""
 
-HEAL_GRACE_MS: Final = 300
-"""Two owners after the heal of a split in which not even ARP passed (the judges' figure)."""
+HEAL_GRACE_BEATS: Final = 3
+"""Two owners after the heal of a split in which not even ARP passed: 300 ms at the default keepalive."""
 
 HEARING_MARGIN_MS: Final = 2_000
 """The slowest weather, and a few keepalives."""
@@ -130,7 +130,7 @@ class Judge:
     def _overdue(self, world: World, address: str, since_ms: int) -> None:
         """How long two owners may last once ARP passes again.
 
-        Both brains awake and a link working both ways: ``HEAL_GRACE_MS``.
+        Both brains awake and a link working both ways: ``HEAL_GRACE_BEATS``.
         No link: until the next gratuitous ARP, three keepalives (a frame
         might come) and ``PAUSE_GRACE_MS``.  A brain that is away cannot drop anything: its
         lease does it.
@@ -140,7 +140,7 @@ class Judge:
         timers, now_ms = world.plan.timers, world.queue.now_ms
         from_ms = since_ms
         works_since_ms = world.works_since_ms()
-        grace_ms = HEAL_GRACE_MS
+        grace_ms = HEAL_GRACE_BEATS * timers.keepalive_ms
         if works_since_ms is None:
             grace_ms = REFRESH_MS + 3 * timers.keepalive_ms + PAUSE_GRACE_MS
         else:

@@ -268,7 +268,7 @@ class Machine:
         assert heart is not None
         if self.brain is None or self.incarnation is None:
             return
-        self.well_since_ms = self.queue.now_ms
+        self.well_since_ms = self.queue.now_ms if self.stop is None else None
         heart.identify(self.incarnation)
         self.to_brain(HeartReturned())
         self._told_carrier.clear()

@@ -1,12 +1,13 @@
 """What the documents promise of conf.d, commands and files is there."""
 
+import argparse
 import re
 from pathlib import Path
 
 import pytest
 
 from hostd import config
-from hostd.commands.main import COMMANDS
+from hostd.commands.main import COMMANDS, parser_for
 from hostd.config import Directories
 from hostd.registry import Registry
 
@@ -59,3 +60,20 @@ def test_every_module_of_the_core_is_on_the_reading_path() -> None:
     """Who follows the table of questions meets the whole core."""
     modules = {path.name for path in (ROOT / "hostd" / "core").glob("[a-z]*.py")}
     assert modules - set(re.findall(r"[a-z_]+\.py", ARCHITECTURE)) == set()
+
+
+def test_every_file_has_a_room() -> None:
+    """A newcomer finds each module of hostd in the table of rooms or on the reading path."""
+    modules = {path.name for path in (ROOT / "hostd").glob("[a-z]*.py")}
+    assert modules - set(re.findall(r"[a-z_]+\.py", ARCHITECTURE)) == set()
+
+
+def test_every_option_that_the_readme_shows_is_one() -> None:
+    """`hostd COMMAND --option` of the README is taken by that command, as its parser says."""
+    shown = set(re.findall(r"hostd (?:\| )?([a-z-]+)[^`\n|]*? \[?(--[a-z-]+)", README))
+    assert {("status", "--watch"), ("detach", "--for")} <= shown
+    for command, option in shown:
+        if command in COMMANDS:
+            parser = parser_for(command)
+            (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+            assert option in subparsers.choices[command].format_help(), (command, option)

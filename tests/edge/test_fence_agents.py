@@ -30,7 +30,7 @@ printf '%s\\n' "$0 $*" > {folder}/{name}.$action.arguments
 OBEYS = "[ $action = status ] && exit 2; exit 0"
 REFUSES = "echo 'wrong password: '$(cat {folder}/pw 2>/dev/null) >&2; exit 1"
 LIES = "exit 0"
-HANGS = "sleep 1000.25 & wait"
+HANGS = "{folder}/sleep 100 & wait"
 UNSURE = "[ $action = status ] && exit 1; exit 0"
 
 
@@ -43,6 +43,7 @@ class Range:
         self.groups = cgroups.choose("a", folder)
         self.selector = selectors.DefaultSelector()
         self.answers: list[Shot] = []
+        (folder / "sleep").symlink_to("/bin/sleep")  # a name by which its processes are found
         self.shots = self.aimed()
 
     def aimed(self, *devices: FencingDevice) -> Shots:
@@ -91,7 +92,7 @@ class Range:
                 line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
             except OSError:
                 continue
-            if process.is_alive and (bytes(self.folder) in line or b"sleep\0001000.25" in line):
+            if process.is_alive and bytes(self.folder) in line:
                 found.append(process)
         return [p for p in found if p.pid != os.getpid()]
 

@@ -396,7 +396,7 @@ def test_a_shot_that_hits_is_confirmed(machine: Machine) -> None:
 
 def test_a_shot_that_is_held_is_not_answered(machine: Machine) -> None:
     """In its delay: it is never begun; while it runs: it is killed."""
-    journal = shooting(machine, "sleep 1000.5")
+    journal = shooting(machine, "exec sleep 100")
     machine.order("Shoot(request_id=5, node='b', delay_ms=300)", "HoldFire(request_id=5)")
     time.sleep(0.6)
     assert not journal.exists()

@@ -17,6 +17,8 @@ from hostd.core.node import Node
 from hostd.core.snapshot import Report, Snapshot
 from hostd.core.terms import Incarnation, Phase, ResourceState, ServiceState
 from hostd.figures import Figures
+from hostd.left_behind import FILE_NAME, LeftBehind
+from hostd.processes import boot_id
 from hostd.requests import Status
 from hostd.status import one_line, status_of
 
@@ -54,10 +56,11 @@ def read(folder: Path, node: str = "a", text: str = CONF) -> Configuration:
     return config.load(folder, node, agents, {"any": Parameters(any_others=True)})
 
 
-def seen(configuration: Configuration, *, peer_runs: bool = False) -> Status:
+def seen(configuration: Configuration, *, peer_runs: bool = False, left: str = "") -> Status:
     """The status of node a, which hears b or has heard nobody yet."""
     core = Node(configuration.plan, "a")
     figures = Figures.of(configuration)
+    figures.left_behind = frozenset({left} if left else ())
     core.step(NOW_MS, Started(Incarnation(9, 9)))
     core.step(NOW_MS, HeartReturned())
     if peer_runs:
@@ -108,15 +111,17 @@ def test_wrong_parameters_are_the_operators_mistake_and_refused(tmp_path: Path) 
         config.load(tmp_path, "a", agents, {"any": Parameters(any_others=True)})
 
 
-def test_the_status_shows_it_as_unknown_with_reason_and_cure(tmp_path: Path) -> None:
-    """An error for each, and nothing is claimed of where it runs; the others are shown as ever."""
-    facts = sentences.with_texts(seen(read(tmp_path)))
+def test_the_status_shows_it_with_reason_and_cure(tmp_path: Path) -> None:
+    """An error for each: failed here, unknown if it may still run; the others are shown as ever."""
+    facts = sentences.with_texts(seen(read(tmp_path), left="disk"))
     assert list(facts.services) == ["disk", "mail", "news", "web"]
     assert (facts.services["disk"].state, facts.services["disk"].nodes) == ("unknown", ("a",))
+    assert (facts.services["mail"].state, facts.services["mail"].nodes) == ("failed", ())
     assert facts.services["web"].set_aside == ""
     problems = {p.about["service"]: p for p in facts.problems if p.code == "agent-broken"}
     assert problems.keys() == {"disk", "mail", "news"}
     assert problems["disk"].severity == "error"
+    assert "It may run here still" in problems["disk"].text and "It may run" not in problems["mail"].text
     assert "SyntaxError" in problems["disk"].text and problems["disk"].cure.startswith("Mend it")
     others = [p for p in facts.problems if p.code in ("service-unknown", "service-down", "service-missing")]
     assert {p.about["service"] for p in others} <= {"web"}
@@ -129,8 +134,46 @@ def test_the_status_shows_it_as_unknown_with_reason_and_cure(tmp_path: Path) -> 
 def test_it_is_shown_where_the_other_node_runs_it(tmp_path: Path) -> None:
     """What is set aside here may run there, and then it is there."""
     disk = seen(read(tmp_path), peer_runs=True).services["disk"]
-    assert (disk.state, disk.nodes, disk.instances["a"].state) == ("unknown", ("b",), "unknown")
+    assert (disk.state, disk.nodes, disk.instances["a"].state) == ("unknown", ("b",), "failed")
     assert "agents/broken.py" in disk.set_aside
+
+
+def word(**services: ServiceState) -> Snapshot:
+    reports = {name: Report(state) for name, state in services.items()}
+    return Snapshot("a", Incarnation(9, 9), 1, Phase.MEMBER, services=reports)
+
+
+def test_what_an_earlier_daemon_left_running_is_told_to_the_peer_as_unknown(tmp_path: Path) -> None:
+    """Else "not known" would read as "does not run", and the peer would start a second one."""
+    before = LeftBehind(tmp_path, ())
+    ran = word(disk=ServiceState.RUNNING, mail=ServiceState.STOPPED, web=ServiceState.RUNNING)
+    assert before.told(ran) == ran
+    after = LeftBehind(tmp_path, ("disk", "mail"))
+    assert after.told(word(web=ServiceState.RUNNING)).services == {
+        "web": Report(ServiceState.RUNNING),
+        "disk": Report(ServiceState.UNKNOWN),
+    }
+    assert after.with_unfinished(("mail", "web")) == {"disk", "mail"}
+    again = LeftBehind(tmp_path, ("disk", "mail"))  # a brain that dies and comes back knows it, too
+    assert again.services == {"disk"}
+
+
+def test_nothing_is_left_behind_over_a_reboot_or_a_stop(tmp_path: Path) -> None:
+    """A note of another boot is void; a service that was stopped is not in it any more."""
+    before = LeftBehind(tmp_path, ())
+    before.told(word(disk=ServiceState.RUNNING))
+    before.told(word(disk=ServiceState.STOPPED))
+    assert LeftBehind(tmp_path, ("disk",)).services == frozenset()
+    before.told(word(disk=ServiceState.RUNNING))
+    note = tmp_path / FILE_NAME
+    note.write_text(note.read_text().replace(boot_id(), "another"))
+    assert LeftBehind(tmp_path, ("disk",)).services == frozenset()
+
+
+def test_a_note_that_cannot_be_read_counts_as_running(tmp_path: Path) -> None:
+    """Nobody starts it elsewhere for want of a readable file."""
+    (tmp_path / FILE_NAME).write_text("{")
+    assert LeftBehind(tmp_path, ("disk",)).services == {"disk"}
 
 
 BROKEN_AGENT = "from hostd.api import hookimpl\n@hookimpl\ndef start(resource):\n"

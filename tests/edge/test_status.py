@@ -13,9 +13,9 @@ from hostd.core.node import Node
 from hostd.core.plan import Link, Plan, Resource, Service, Timers
 from hostd.core.snapshot import Report, Snapshot
 from hostd.core.terms import Carrier, Clearance, Incarnation, Mode, Phase, ResourceState, ServiceState
+from hostd.figures import Figures
 from hostd.messages import HeartFigures
 from hostd.requests import Status
-from hostd.figures import Figures
 from hostd.status import one_line, status_of
 
 MAIL = Service("mail", ("b", "a"), (Resource("192.0.2.1/24", "address", "192.0.2.1/24"),), digest="x")

@@ -89,7 +89,7 @@ def test_a_switch_that_says_no_moves_nothing_until_it_says_yes(cluster: Cluster)
     assert lab.node2.is_on
     lab.switch.behave("obey")
     watch.wait_for(cluster.on(lab.node1), within_s=15)
-    assert not lab.node2.is_on
+    assert [node.is_on for node in lab.nodes] == [True, False]
     watch.assert_never_two_owners()
     assert not problem(cluster, lab.node1, "fencing-failed")
 

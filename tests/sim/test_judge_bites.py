@@ -1,0 +1,74 @@
+"""The judge bites: with one rule of the core broken, search, a story or the seeds find the harm.
+
+Each rule marked ★ or ◆ in PROTOCOL.md that the core keeps has a mutant in
+``hostd/sim/mutants.py``; the ones on the wire are tested where frames are.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from hostd.sim import mutants, replay, story
+from hostd.sim.search import Budget, Search, small_plan
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+
+BY_SEARCH = {
+    "stopped-under-any-epoch": Budget(boots=2, crashes=0, kills=0, cuts=0, moves=2),
+    "unfinished-is-trusted": Budget(boots=3, crashes=0, kills=1, cuts=0),
+    "unknown-counts-as-stopped": Budget(boots=3, crashes=0, kills=1, cuts=0),
+    "old-life-is-believed": Budget(boots=2, crashes=0, kills=2, cuts=0, late=1),
+}
+"""Breadth first, so the path found is among the shortest."""
+
+BY_STORY = {
+    "one-way-is-heard": "02-a-frame-of-an-old-life",
+    "alone-keeps-its-view": "03-a-stale-invitation",
+    "unconfirmed-off-counts": "04-an-outcome-of-an-earlier-request",
+    "deaf-guard-counts": "07-a-guard-on-a-dead-interface",
+    "guard-is-not-believed": "07-a-guard-on-a-dead-interface",
+    "member-does-not-yield": "09-a-virtual-machine-with-stopped-clocks",
+    "address-is-added-unasked": "09-stopped-clocks-and-no-links",
+    "leftovers-do-not-count": "processes-left-after-a-stop",
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BY_SEARCH)
+def test_search_finds_the_harm_of_a_broken_rule(name: str) -> None:
+    """The mutant is harmful within a small budget, and the whole core is not within the same states."""
+    with mutants.applied(name):
+        broken = Search(small_plan(fencing=True), replay.make_brain).run(
+            BY_SEARCH[name], states_max=200_000, seconds_max=120
+        )
+    assert broken.harm
+    assert broken.path
+    whole = Search(small_plan(fencing=True), replay.make_brain).run(
+        BY_SEARCH[name], states_max=broken.states, seconds_max=120
+    )
+    assert whole.harm == ""
+
+
+@pytest.mark.parametrize("name", BY_STORY)
+def test_a_story_ends_in_harm_when_its_rule_is_broken(name: str) -> None:
+    """The scenario that ends well with the core ends in harm with the mutant."""
+    told = story.read((SCENARIOS / f"{BY_STORY[name]}.txt").read_text())
+    with mutants.applied(name):
+        broken = story.tell(told)
+    assert not broken.rstrip().endswith("nothing wrong")
+    assert story.tell(told).rstrip().endswith("nothing wrong")
+
+
+def test_a_mutant_is_gone_after_its_block() -> None:
+    """Breaking a rule leaves no trace in the core."""
+    for name, mutant in mutants.MUTANTS.items():
+        before = getattr(mutant.owner, mutant.method)
+        with mutants.applied(name):
+            assert getattr(mutant.owner, mutant.method) is not before
+        assert getattr(mutant.owner, mutant.method) is before
+
+
+def test_an_unknown_mutant_is_named() -> None:
+    """With those that exist."""
+    with pytest.raises(ValueError, match="stopped-under-any-epoch"):
+        mutants.applied("nonsense")
