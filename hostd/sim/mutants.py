@@ -21,7 +21,7 @@ from hostd.core.pair import Pair, Sight, Turn
 from hostd.core.peers import Peers
 from hostd.core.services import Ladder
 from hostd.core.snapshot import Report, Snapshot
-from hostd.core.terms import NO_EPOCH, Clearance, Phase, ServiceState, Why
+from hostd.core.terms import NO_EPOCH, Clearance, ServiceState, Why
 
 Method = Callable[..., Any]
 
@@ -151,17 +151,6 @@ def alone_forgets_a_new_life(method: Method) -> Method:
         return turn
 
     return alone
-
-
-@breaks("an unconfirmed member never seeks clearance", Pair, "_unconfirmed", fencing=True)
-def unconfirmed_acts(method: Method) -> Method:
-    def unconfirmed(self: Pair, sight: Sight) -> Turn | None:
-        turn: Turn | None = method(self, sight)
-        if turn is not None and turn.why is Why.PEER_SILENT:
-            return Turn(Phase.PEER_LOST, Why.PEER_SILENT, view=self.view, coordinator=self.coordinator)
-        return turn
-
-    return unconfirmed
 
 
 @breaks("a node that hears the peer ALONE yields", Pair, "_confirmed", fencing=False)
