@@ -177,8 +177,7 @@ def may_leave(state: State) -> bool:
         return False
     if not state.pair.is_confirmed:
         return True
-    mine = any(state.me in assignment.owners for assignment in state.orders.values())
-    return not mine and set(state.orders) == set(state.ladders)
+    return not any(state.me in assignment.owners for assignment in state.orders.values())
 
 
 def begin_life(state: State, now_ms: int, incarnation: Incarnation) -> None:

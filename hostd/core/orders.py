@@ -28,7 +28,7 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
         return Want(Order.FREEZE, Why.MAINTENANCE)
     if phase is Phase.LEFT or state.mode is Mode.RESTARTING:
         return Want(Order.HOLD, Why.NODE_LEAVING)
-    if state.mode is Mode.LEAVING and not state.pair.is_confirmed:
+    if state.mode is Mode.LEAVING and (not state.pair.is_confirmed or service.name not in state.orders):
         return Want(Order.STOP, Why.NODE_LEAVING, free=free)
     if phase is Phase.PEER_LOST:
         return Want(Order.HOLD if state.fencing else Order.UNDO, Why.PEER_SILENT, free=free)

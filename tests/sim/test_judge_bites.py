@@ -41,10 +41,11 @@ BY_SEED = {"alone-forgets-a-new-life": 200}
 """Only in the long run: services that stay down when the peer is gone for good."""
 
 UNHARMED = {
-    # Found harmless by search to the end with two late frames: an old invitation is answered,
-    # and its sender's word has to be of the same view and fresh before anybody is confirmed.
+    # A search with two late frames ended after 112,964 states without harm: the inviter's word
+    # has to be of the same view, and fresh, before anybody is confirmed.
     "invitation-accepted-twice",
-    # Truthful fencing has taken the power of every life that it names and of the one after it.
+    # A life that began after the shot runs nothing, and must itself fence us before it does;
+    # 700 seeds and 286,529 states (not all of that world) showed no harm.
     "fence-clears-later-lives",
 }
 """Rules with a second rule behind them: breaking one alone has not been seen to harm."""
