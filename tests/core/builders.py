@@ -362,3 +362,34 @@ def alone(*services: Service, **changes: Any) -> Bench:
     bench = Bench(plan(*services, **changes))
     bench.ask(ConfirmDown("b"))
     return bench
+
+
+# -- scenes that several files of tests begin with ---------------------------------------------
+
+RUNNING, STOPPED = ServiceState.RUNNING, ServiceState.STOPPED
+WITH_ADDRESS = service(resources=(address(), agent()))
+THEIRS_WITH_ADDRESS = service(resources=(address(), agent()), candidates=("b", "a"))
+REMOVE = f"remove {ADDRESS}"
+DEADTIME_MS = TIMERS.deadtime_ms
+STATION = "02:00:00:00:00:0b"
+
+
+def lose(bench: "Bench", for_ms: int = DEADTIME_MS + 200) -> None:
+    """The peer falls silent on every link."""
+    bench.says = None
+    bench.run(for_ms)
+
+
+def serving_member(**changes):
+    """b, the second in order, runs mysql with its address for a."""
+    bench = member(WITH_ADDRESS, **changes)
+    bench.say(assignments={"mysql": Assignment(("b",), Epoch(4, 1))}, stations=(STATION,))
+    assert bench.states["mysql"] is RUNNING
+    return bench
+
+
+def fenceable(*services, **changes):
+    """A confirmed coordinator with devices whose outcome the test tells."""
+    bench = coordinator(*services, fencing=True, **changes)
+    bench.holds = lambda effect: isinstance(effect, FencePeer)
+    return bench

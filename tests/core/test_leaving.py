@@ -20,41 +20,22 @@ from hostd.core.events import (
 from hostd.core.snapshot import Assignment
 from hostd.core.terms import Action, Epoch, Mode, Phase, ServiceState
 from tests.core.builders import (
-    ADDRESS,
     LATER,
+    RUNNING,
+    STOPPED,
     TIMERS,
+    WITH_ADDRESS,
     actions,
-    address,
-    agent,
     alone,
     coordinator,
     join,
-    member,
+    lose,
     of,
     report,
     service,
+    serving_member,
     settle,
 )
-
-RUNNING, STOPPED = ServiceState.RUNNING, ServiceState.STOPPED
-WITH_ADDRESS = service(resources=(address(), agent()))
-REMOVE = f"remove {ADDRESS}"
-DEADTIME_MS = TIMERS.deadtime_ms
-STATION = "02:00:00:00:00:0b"
-
-
-def lose(bench, for_ms=DEADTIME_MS + 200):
-    bench.says = None
-    bench.run(for_ms)
-
-
-def serving_member(**changes):
-    """b, the second in order, runs mysql with its address for a."""
-    bench = member(WITH_ADDRESS, **changes)
-    bench.say(assignments={"mysql": Assignment(("b",), Epoch(4, 1))}, stations=(STATION,))
-    assert bench.states["mysql"] is RUNNING
-    return bench
-
 
 # -- leaving ---------------------------------------------------------------------------------
 

@@ -18,39 +18,24 @@ from hostd.core.snapshot import Assignment
 from hostd.core.terms import Carrier, Epoch, Phase, ServiceState
 from tests.core.builders import (
     ADDRESS,
+    RUNNING,
+    STOPPED,
     THEIRS,
+    THEIRS_WITH_ADDRESS,
     TIMERS,
     Bench,
     actions,
-    address,
-    agent,
     coordinator,
+    fenceable,
     frame,
     join,
+    lose,
     member,
     of,
     plan,
     report,
     service,
 )
-
-RUNNING, STOPPED = ServiceState.RUNNING, ServiceState.STOPPED
-WITH_ADDRESS = service(resources=(address(), agent()))
-THEIRS_WITH_ADDRESS = service(resources=(address(), agent()), candidates=("b", "a"))
-
-
-def lose(bench: Bench, for_ms: int = TIMERS.deadtime_ms + 200) -> None:
-    """The peer falls silent on every link."""
-    bench.says = None
-    bench.run(for_ms)
-
-
-def fenceable(*services, **changes):
-    """A confirmed coordinator with devices whose outcome the test tells."""
-    bench = coordinator(*services, fencing=True, **changes)
-    bench.holds = lambda effect: isinstance(effect, FencePeer)
-    return bench
-
 
 # -- losing the peer, with fencing --------------------------------------------------------------
 

@@ -27,12 +27,17 @@ from hostd.core.events import (
     SetStandby,
     TimerFired,
 )
-from hostd.core.snapshot import Assignment
-from hostd.core.terms import Action, Epoch, Phase, ServiceState
+from hostd.core.terms import Action, Phase, ServiceState
 from tests.core.builders import (
     ADDRESS,
+    DEADTIME_MS,
     MINE,
+    REMOVE,
+    RUNNING,
+    STATION,
+    STOPPED,
     TIMERS,
+    WITH_ADDRESS,
     Bench,
     actions,
     address,
@@ -41,33 +46,14 @@ from tests.core.builders import (
     coordinator,
     facts,
     join,
-    member,
+    lose,
     of,
     plan,
     report,
     service,
+    serving_member,
     settle,
 )
-
-RUNNING, STOPPED = ServiceState.RUNNING, ServiceState.STOPPED
-WITH_ADDRESS = service(resources=(address(), agent()))
-REMOVE = f"remove {ADDRESS}"
-DEADTIME_MS = TIMERS.deadtime_ms
-STATION = "02:00:00:00:00:0b"
-
-
-def lose(bench, for_ms=DEADTIME_MS + 200):
-    bench.says = None
-    bench.run(for_ms)
-
-
-def serving_member(**changes):
-    """b, the second in order, runs mysql with its address for a."""
-    bench = member(WITH_ADDRESS, **changes)
-    bench.say(assignments={"mysql": Assignment(("b",), Epoch(4, 1))}, stations=(STATION,))
-    assert bench.states["mysql"] is RUNNING
-    return bench
-
 
 # -- own pauses ----------------------------------------------------------------------------
 

@@ -31,16 +31,19 @@ from tests.core.builders import (
     ADDRESS,
     LATER,
     MINE,
+    RUNNING,
+    STOPPED,
     THEIRS,
     TIMERS,
+    WITH_ADDRESS,
     Bench,
     actions,
-    address,
-    agent,
     alone,
     coordinator,
     facts,
+    fenceable,
     join,
+    lose,
     member,
     of,
     plan,
@@ -48,24 +51,6 @@ from tests.core.builders import (
     service,
     settle,
 )
-
-RUNNING, STOPPED = ServiceState.RUNNING, ServiceState.STOPPED
-WITH_ADDRESS = service(resources=(address(), agent()))
-THEIRS_WITH_ADDRESS = service(resources=(address(), agent()), candidates=("b", "a"))
-
-
-def lose(bench: Bench, for_ms: int = TIMERS.deadtime_ms + 200) -> None:
-    """The peer falls silent on every link."""
-    bench.says = None
-    bench.run(for_ms)
-
-
-def fenceable(*services, **changes):
-    """A confirmed coordinator with devices whose outcome the test tells."""
-    bench = coordinator(*services, fencing=True, **changes)
-    bench.holds = lambda effect: isinstance(effect, FencePeer)
-    return bench
-
 
 # -- starting and forming ----------------------------------------------------------------
 
