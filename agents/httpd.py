@@ -44,6 +44,7 @@ def parameters() -> Parameters:
         summary="Apache httpd 2.4",
         timeouts={"start": "40s", "stop": "60s", "monitor": "20s"},
         monitor_interval="10s",
+        monitor_depth=10,  # a process that answers nobody is not a web server
     )
 
 

@@ -90,8 +90,9 @@ class Parameters:
     """What an extension lets the operator set.
 
     ``timeouts``: default time limits per action, as durations with a unit;
-    ``monitor_interval`` likewise.  ``exclusive_storage``: writes data that
-    two nodes must never write at once.  ``any_others``: parameters beyond
+    ``monitor_interval`` likewise, and ``monitor_depth`` of the recurring monitor
+    (0, 10 or 20).  ``exclusive_storage``: writes data that two nodes must never
+    write at once.  ``any_others``: parameters beyond
     the fields are allowed (an agent that passes them on).  ``cable``: a link
     type that always joins the two nodes directly, so that its carrier, where
     the medium has one (a serial line's DSR), tells of the peer's power.
@@ -103,6 +104,7 @@ class Parameters:
         summary: str = "",
         timeouts: Mapping[str, str] | None = None,
         monitor_interval: str = "10s",
+        monitor_depth: int = 0,
         exclusive_storage: bool = False,
         any_others: bool = False,
         cable: bool = False,
@@ -111,6 +113,7 @@ class Parameters:
         self.summary = summary
         self.timeouts = {"start": "20s", "stop": "20s", "monitor": "20s", **(timeouts or {})}
         self.monitor_interval = monitor_interval
+        self.monitor_depth = monitor_depth
         self.exclusive_storage = exclusive_storage
         self.any_others = any_others
         self.cable = cable

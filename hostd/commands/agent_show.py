@@ -85,6 +85,7 @@ def _facts(agent: "Agent", reference: str, parameters: "Parameters") -> dict[str
         "other_parameters": parameters.any_others,
         "timeouts": parameters.timeouts,
         "monitor_interval": parameters.monitor_interval,
+        "monitor_depth": parameters.monitor_depth,
         "exclusive_storage": parameters.exclusive_storage,
         "hooks": sorted(agent.hooks),
     }
@@ -105,7 +106,7 @@ def _print(agent: "Agent", reference: str, parameters: "Parameters") -> None:
     if parameters.any_others:
         print("  and any others, passed on as they are")
     limits = ", ".join(f"{action} {limit}" for action, limit in parameters.timeouts.items())
-    print(f"\ntime limits: {limits}; monitored every {parameters.monitor_interval}")
+    print(f"\ntime limits: {limits}; monitored every {parameters.monitor_interval}, depth {parameters.monitor_depth}")
     if parameters.exclusive_storage:
         print("writes data that two nodes must never write at once")
     print(f"answers: {', '.join(sorted(agent.hooks))}")

@@ -44,12 +44,13 @@ class ResourceSettings(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Times that the operator sets for a service or one resource; None: the agent's own."""
+    """Times, and a depth, that the operator sets for a service or one resource; None: the agent's own."""
 
     start_ms: int | None = None
     stop_ms: int | None = None
     monitor_ms: int | None = None
     interval_ms: int | None = None
+    depth: int | None = None
 
     def over(self, below: "Limits") -> "Limits":
         """These, and where they say nothing those of ``below``."""
@@ -73,6 +74,7 @@ class Limits(msgspec.Struct, frozen=True):
             stop_timeout_ms=limit(self.stop_ms, parameters.timeouts["stop"]),
             monitor_timeout_ms=limit(self.monitor_ms, parameters.timeouts["monitor"]),
             monitor_interval_ms=limit(self.interval_ms, parameters.monitor_interval),
+            monitor_depth=parameters.monitor_depth if self.depth is None else self.depth,
             exclusive_storage=parameters.exclusive_storage,
         )
 
@@ -182,10 +184,17 @@ def _read_limits(section: Section) -> Limits:
         timeout.take("stop", action_limit, None),
         monitor.take("timeout", action_limit, None),
         monitor.take("interval", _interval, None),
+        monitor.take("depth", _depth, None),
     )
     monitor.end()
     timeout.end({"monitor": 'write monitor = { timeout = "…" }'})
     return limits
+
+
+def _depth(value: Any) -> int:
+    if type(value) is not int or value not in (0, 10, 20):
+        raise values.Unfit("is no depth of a monitor", "use 0, 10 or 20; each looks deeper and costs more")
+    return value
 
 
 def _interval(value: Any) -> int:

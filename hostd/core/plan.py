@@ -39,6 +39,8 @@ class Resource(msgspec.Struct, frozen=True):
     monitor_timeout_ms: int = 20_000
     monitor_interval_ms: int = 10_000
     """0: never monitored."""
+    monitor_depth: int = 0
+    """Of the recurring monitor: 0, 10 or 20, as OCF_CHECK_LEVEL."""
     exclusive_storage: bool = False
     """Writes data that two nodes must never write at once."""
 

@@ -312,7 +312,7 @@ class Ladder:
                 effects.append(
                     RunAction(
                         ids.last, self.service.name, resource.id, Action.MONITOR, resource.monitor_timeout_ms,
-                        recurring=True,
+                        depth=resource.monitor_depth, recurring=True,
                     )
                 )  # fmt: skip
         return effects

@@ -276,6 +276,14 @@ def test_what_runs_is_monitored_at_its_interval():
     assert len(climb.monitors) == 2
 
 
+def test_a_recurring_monitor_looks_as_deep_as_it_is_told():
+    """A probe does not: it has to work where nothing runs."""
+    deep = agent(monitor_depth=10)
+    climb = running(service(resources=(deep,)))
+    climb.settle(INTERVAL_MS)
+    assert [(m.depth, m.recurring) for m in climb.monitors] == [(10, True)]
+
+
 @pytest.mark.parametrize("found", [{"health": STOPPED}, {"ok": False, "reason": "timeout"}])
 def test_a_monitor_that_finds_it_down_starts_a_recovery(found):
     """Not running and not knowing are failures alike."""
