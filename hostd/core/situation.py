@@ -11,7 +11,7 @@ from hostd.core.placement import Circumstances
 from hostd.core.plan import Plan, Service
 from hostd.core.services import Ladder
 from hostd.core.snapshot import Assignment, Report, Snapshot, WishKind
-from hostd.core.terms import Clearance, Mode, Phase, ResourceState, Why
+from hostd.core.terms import Clearance, Mode, Phase, ServiceState, Why
 from hostd.core.wishes import Wishes
 
 
@@ -117,12 +117,14 @@ def members_alone(
 
 
 def addresses_not_here(plan: Plan, ladders: dict[str, Ladder]) -> tuple[str, ...]:
-    """Every address of the plan that this node does not hold: the guard asks for them all."""
+    """Every address of a service that does not run here: the guard asks for them
+    all.  Holding an address is no proof that nobody else runs its service: it
+    may be what an earlier life left behind."""
     return tuple(
-        rung.resource.address
+        address
         for service in plan.services
-        for rung in ladders[service.name].rungs
-        if rung.resource.address and rung.state is not ResourceState.RUNNING
+        if ladders[service.name].state is not ServiceState.RUNNING
+        for address in service.addresses
     )
 
 

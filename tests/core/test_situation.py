@@ -3,6 +3,7 @@
 import pytest
 
 from hostd.core import situation
+from hostd.core.services import Ladder
 from hostd.core.snapshot import Assignment, WishKind
 from hostd.core.terms import Clearance, Epoch, Mode, Phase, ServiceState, Why
 from hostd.core.wishes import Wishes
@@ -127,6 +128,14 @@ def test_the_guard_asks_for_every_address_that_is_not_here():
     other = service("web", resources=(address(OTHER_ADDRESS),))
     ladders = {"mysql": running().ladder, "web": Climb(other).ladder}
     assert situation.addresses_not_here(plan(DISK_ADDRESS_MYSQL, other), ladders) == (OTHER_ADDRESS,)
+
+
+def test_an_address_that_is_left_over_does_not_excuse_the_guard():
+    """It is up here, its service is not: another node may run that (seed 60104 without fencing)."""
+    web = service("web", resources=(address(OTHER_ADDRESS), agent("web")))
+    ladder = Ladder(web, 0, (OTHER_ADDRESS,), unfinished=False)
+    assert ladder.addresses_up == [OTHER_ADDRESS]
+    assert situation.addresses_not_here(plan(web), {"web": ladder}) == (OTHER_ADDRESS,)
 
 
 @pytest.mark.parametrize(
