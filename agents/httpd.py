@@ -10,11 +10,8 @@ httpd reads and checks its whole configuration before it binds or forks, so
 start leaves that to it; ``validate`` asks for the check alone.
 """
 
-import functools
 import http.client
-import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -24,10 +21,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl
+from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, servers
 
 PROGRAMS = ("apache2", "httpd")
 CONFIGS = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
+CURE = "apt-get install apache2, or set program"
 BODY_MAX = 100_000  # bytes of an answer that are searched for the pattern
 
 
@@ -68,7 +66,7 @@ def start(resource: Resource) -> None:
         return
     if server.workers:
         resource.log.warning("killing %d workers of a parent that is gone", len(server.workers))
-        _kill(resource, server.workers)
+        servers.kill(resource, lambda: _server(resource).pids, "httpd's processes")
     try:
         _until_ready(resource, _launch(resource, program, config))
     except AgentError as error:
@@ -84,12 +82,12 @@ def stop(resource: Resource) -> None:
     graceful = min(resource.params["graceful"], resource.remaining / 2)
     if server.parent and graceful > 0:
         resource.signal(server.parent, signal.SIGWINCH)
-        _gone_within(resource, graceful)
+        servers.gone_within(resource, lambda: _server(resource).pids, graceful)
     server = _server(resource)
     if server.parent:
         resource.signal(server.parent, signal.SIGTERM)
-        _gone_within(resource, resource.remaining / 2)
-    _kill(resource, _server(resource).pids)
+        servers.gone_within(resource, lambda: _server(resource).pids, resource.remaining / 2)
+    servers.kill(resource, lambda: _server(resource).pids, "httpd's processes")
 
 
 @hookimpl
@@ -127,13 +125,11 @@ def main_process(resource: Resource) -> int | None:
 @hookimpl
 def sandbox(directory: Path) -> dict[str, str]:
     """A server of its own on the loopback, with one page."""
-    program = _found(PROGRAMS)
+    servers.program(PROGRAMS, CURE)
     modules = next((m for m in ("/usr/lib/apache2/modules", "/etc/httpd/modules") if Path(m).is_dir()), None)
-    if program is None or modules is None:
-        raise AgentError("Apache httpd is not installed here", cure="apt-get install apache2")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    if modules is None:
+        raise AgentError("Apache's modules are not installed here", cure=CURE)
+    port = servers.free_port()
     (directory / "htdocs").mkdir(parents=True)
     (directory / "htdocs" / "index.html").write_text("hostd's sandbox\n")
     user = "www-data" if "/apache2/" in modules else "apache"
@@ -179,8 +175,10 @@ def _until_ready(resource: Resource, parent: int) -> None:
 
     def is_ready() -> bool:
         nonlocal said
-        if not _is_alive(parent):
-            raise AgentError(f"httpd ended: {_last_words(resource)}", cure="see its ErrorLog")
+        if not servers.is_alive(parent):
+            raise AgentError(
+                f"httpd ended: {servers.last_words(resource) or 'it said nothing'}", cure="see its ErrorLog"
+            )
         complaint = _complaint(resource, parent) if _server(resource).parent else "is not there yet"
         if complaint not in ("", said):
             resource.log.info("httpd %s", complaint)  # so that the evidence of a hang shows it
@@ -219,69 +217,17 @@ def _remove_stale_pid_file(resource: Resource, program: str, config: str) -> Non
 
 
 def _server(resource: Resource) -> Server:
-    """The server with our program and our configuration, in our namespaces."""
+    """The server with our program and our configuration."""
     wanted, config = resource.params["program"], _configured(resource)
     names = (Path(wanted).name,) if wanted else PROGRAMS
-    here = _namespaces(os.getpid())
-    parent, workers = None, []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        pid = int(entry.name)
-        try:
-            program = (entry / "exe").readlink().name.removesuffix(" (deleted)")  # upgraded meanwhile
-            if program not in names or not _is_alive(pid) or not _serves(entry, config):
-                continue
-            if _namespaces(pid) != here:
-                continue  # a container's
-            leads = os.getsid(pid) == pid
-        except OSError:
-            continue  # it ended while we looked
-        if leads:
-            parent = pid
-        else:
-            workers.append(pid)
-    return Server(parent, workers)
 
+    def serves(process: servers.ServerProcess) -> bool:
+        given = process.option("-f")
+        return given == config if given else config in CONFIGS  # started by the distribution, which needs no -f
 
-def _serves(process: Path, config: str) -> bool:
-    argv = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    if "-f" in argv[:-1]:
-        return argv[argv.index("-f") + 1] == config
-    return config in CONFIGS  # started by the distribution, which needs no -f
-
-
-def _namespaces(pid: int) -> tuple[str, str]:
-    """Of another one we would have to keep our hands off."""
-    folder = Path(f"/proc/{pid}/ns")
-    return str((folder / "pid").readlink()), str((folder / "net").readlink())
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
-
-
-def _kill(resource: Resource, pids: list[int]) -> None:
-    """SIGKILL, until none is left; workers forked meanwhile included."""
-    while pids:
-        for pid in pids:
-            resource.signal(pid, signal.SIGKILL)
-        resource.wait(functools.partial(_are_gone, pids), "httpd's processes did not die")
-        pids = _server(resource).pids
-
-
-def _are_gone(pids: list[int]) -> bool:
-    return not any(map(_is_alive, pids))
-
-
-def _gone_within(resource: Resource, seconds: float) -> None:
-    """Wait for the end of all processes, but no longer than this."""
-    until = resource.remaining - seconds
-    resource.wait(lambda: resource.remaining <= until or not _server(resource).pids, "httpd did not end")
+    found = servers.find(names, serves)
+    parents = [process.pid for process in found if process.leads]
+    return Server(parents[-1] if parents else None, [process.pid for process in found if not process.leads])
 
 
 # -- does it serve? -------------------------------------------------------------------
@@ -343,18 +289,9 @@ def _patience(resource: Resource) -> float:
 # -- what is installed ------------------------------------------------------------------
 
 
-def _found(programs: tuple[str, ...]) -> str | None:
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
-    return next((found for name in programs if (found := shutil.which(name, path=path))), None)
-
-
 def _program(resource: Resource) -> str:
     wanted = resource.params["program"]
-    found = _found((wanted,) if wanted else PROGRAMS)
-    if found is None:
-        tried = wanted or " or ".join(PROGRAMS)
-        raise AgentError(f"{tried} is not installed", cure="apt-get install apache2, or set program")
-    return found
+    return servers.program((wanted,) if wanted else PROGRAMS, CURE)
 
 
 def _configured(resource: Resource) -> str:
@@ -366,12 +303,3 @@ def _config(resource: Resource) -> str:
     if not Path(config).exists():
         raise AgentError(f"{config} does not exist", cure="set config to httpd's configuration file")
     return config
-
-
-def _last_words(resource: Resource) -> str:
-    """What it printed before it ended, newest last."""
-    try:
-        lines = (resource.run_dir / "output").read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return " ".join(lines[-3:]) or "it said nothing; see its ErrorLog"

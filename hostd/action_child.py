@@ -62,6 +62,9 @@ class Task(msgspec.Struct, frozen=True):
     run_dir: Path
     timeout_ms: int
     depth: int
+    reference: str
+    service: str
+    interval_ms: int
 
 
 def detach(parent: int, output: int, keep: int) -> None:
@@ -110,6 +113,9 @@ def run(agent: Agent, task: Task) -> NoReturn:
         run_dir=task.run_dir,
         deadline=time.monotonic() + task.timeout_ms / 1000 + LAG_S,
         depth=task.depth,
+        reference=task.reference,
+        service=task.service,
+        interval_ms=task.interval_ms,
     )
     answer = _answered(agent, task.verb, resource)
     if answer.ok and task.verb in ("start", "monitor") and answer.health is not Health.STOPPED:

@@ -216,6 +216,9 @@ class Actions:
             run_dir=_private(self._run_dirs / name),
             timeout_ms=job.timeout_ms,
             depth=job.depth,
+            reference=job.agent,
+            service=job.service,
+            interval_ms=job.interval_ms,
         )
         try:
             self._fork(running, agent, task)

@@ -275,6 +275,7 @@ class Host:
             params=settings.params,
             timeout_ms=do.timeout_ms,
             depth=do.depth,
+            interval_ms=self._interval_ms(do) if do.recurring else 0,
         )
         log.log(
             logging.DEBUG if do.recurring else logging.INFO,
@@ -284,6 +285,10 @@ class Host:
             do.service,
         )
         self._actions.start(job, functools.partial(self._done, do, verb))
+
+    def _interval_ms(self, do: messages.Do) -> int:
+        resources = self._configuration.plan.service(do.service).resources
+        return next(r.monitor_interval_ms for r in resources if r.id == do.resource)
 
     def _done(self, do: messages.Do, verb: Verb, outcome: Outcome) -> None:
         watched, vanished = self._watch(do, verb, outcome)

@@ -34,6 +34,8 @@ class Job(msgspec.Struct, frozen=True):
     params: dict[str, Any]
     timeout_ms: int
     depth: int = 0
+    interval_ms: int = 0
+    """Of a recurring monitor, else 0."""
 
 
 class Outcome(msgspec.Struct, frozen=True):

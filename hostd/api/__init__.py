@@ -1,0 +1,31 @@
+"""All that an extension may import.
+
+An agent is one module in ``agents/`` that implements the hooks of
+``hostd.hookspecs.AgentSpec`` with ``@hookimpl``; a heartbeat medium or a
+fencing device is one module in ``plugins/``.  Neither imports anything else
+of hostd, so that an agent that works today works with the next release.
+
+The nouns and errors stand here; ``hostd.api.servers`` (the processes of a
+server, found and ended) is imported by the agents that need it.
+"""
+
+from typing import Final
+
+import pluggy
+
+from hostd.api.command import Completed
+from hostd.api.errors import AgentError, ConfigError, HostdError
+from hostd.api.fencing import FenceOrder
+from hostd.api.links import Link, LinkSettings, Note
+from hostd.api.parameters import REQUIRED, Field, Parameters
+from hostd.api.resource import Resource
+from hostd.core.stream import StreamDecoder, frame_for_stream
+from hostd.core.terms import Carrier, Health
+
+__all__ = [
+    "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "FenceOrder", "Field", "Health", "HostdError",
+    "Link", "LinkSettings", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
+]  # fmt: skip
+
+hookimpl: Final = pluggy.HookimplMarker("hostd")
+"""Marks a function of an extension as the answer to the hook of its name."""

@@ -1,0 +1,132 @@
+"""The processes of one server: which are they, and are they gone?
+
+Decides that a server is known by what the kernel says of it (program,
+arguments, user) and never by a pid file: on shared storage that may come
+from the other node, and after a crash its number may be anybody's.  Only
+processes in our own pid and network namespaces count: a container's are
+somebody else's.  Knows no particular server.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hostd.api.errors import AgentError
+from hostd.api.resource import Resource
+
+SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
+"""Where servers are that an ordinary PATH does not name."""
+
+
+class ServerProcess(NamedTuple):
+    """One living process, at the time of the look."""
+
+    pid: int
+    parent: int
+    argv: tuple[str, ...]
+    leads: bool
+    """It leads its session, as a server that was spawned does; its workers do not."""
+
+    def option(self, name: str) -> str | None:
+        """The word after ``name`` in its arguments, or what follows ``name=`` for a long one."""
+        for here, word in enumerate(self.argv[:-1]):
+            if word == name:
+                return self.argv[here + 1]
+        prefix = f"{name}="
+        return next((word.removeprefix(prefix) for word in self.argv if word.startswith(prefix)), None)
+
+
+def find(programs: Collection[str], is_ours: Callable[[ServerProcess], bool]) -> list[ServerProcess]:
+    """Every living process that runs one of ``programs`` (file names, without folder) and for which
+    ``is_ours`` holds; lowest number first."""
+    here = _namespaces(os.getpid())
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        try:
+            program = (entry / "exe").readlink().name.removesuffix(" (deleted)")  # upgraded meanwhile
+            if program not in programs:
+                continue
+            fields = _stat(pid)
+            argv = tuple((entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+            process = ServerProcess(pid, int(fields[1]), argv, leads=int(fields[3]) == pid)
+            if fields[0] not in ("Z", "X") and is_ours(process) and _namespaces(pid) == here:
+                found.append(process)
+        except OSError:
+            continue  # it ended while we looked
+    return sorted(found)
+
+
+def is_alive(pid: int) -> bool:
+    """Is there a process of this number that is not just waiting to be collected?"""
+    try:
+        return _stat(pid)[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def kill(resource: Resource, pids: Callable[[], Sequence[int]], what: str) -> None:
+    """SIGKILL for all that ``pids`` finds, until it finds none: those forked meanwhile included.
+
+    AgentError, naming ``what``, if they do not die before the deadline.
+    """
+    while found := pids():
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        resource.wait(functools.partial(_are_gone, found), f"{what} did not die")
+
+
+def gone_within(resource: Resource, pids: Callable[[], Sequence[int]], seconds: float) -> bool:
+    """Wait until ``pids`` finds nothing, but no longer than this; whether it does."""
+    until = resource.remaining - seconds
+    resource.wait(lambda: resource.remaining <= until or not pids(), "the wait did not end")
+    return not pids()
+
+
+def program(names: Sequence[str], cure: str) -> str:
+    """The first of these programs that is installed, with its folder.  AgentError with ``cure`` if none is."""
+    path = f"{os.environ.get('PATH', '')}:{SBIN}"
+    found = next((found for name in names if (found := shutil.which(name, path=path))), None)
+    if found is None:
+        raise AgentError(f"{' or '.join(names)} is not installed", cure=cure)
+    return found
+
+
+def last_words(resource: Resource, lines: int = 3) -> str:
+    """The end of what spawned processes printed into ``run_dir``; "" if they said nothing."""
+    try:
+        said = (resource.run_dir / "output").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " ".join(said[-lines:])
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on now: for an agent's ``sandbox``."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of ``/proc/PID/stat`` from the state on: state, parent, group, session, …"""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _namespaces(pid: int) -> tuple[str, str]:
+    folder = Path(f"/proc/{pid}/ns")
+    return str((folder / "pid").readlink()), str((folder / "net").readlink())
+
+
+def _are_gone(pids: Sequence[int]) -> bool:
+    return not any(map(is_alive, pids))
