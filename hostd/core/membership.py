@@ -163,7 +163,7 @@ def need(state: State, now_ms: int) -> Need:
         devices=state.fencing,
         peer=state.peer,
         incarnation=state.peers.incarnation,
-        addresses=situation.addresses_not_here(state.plan, state.ladders),
+        addresses=situation.addresses_to_ask_for(state.plan, state.ladders, fencing=state.fencing),
         delay_ms=state.plan.fence_delay_ms if spares else 0,
         said_goodbye=situation.said_goodbye(state.peer, last, state.orders),
     )

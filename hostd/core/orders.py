@@ -68,9 +68,10 @@ def must_give_way(state: State, now_ms: int, service: Service) -> bool:
 
 
 def peer_may_run(state: State, now_ms: int, service: Service) -> bool:
-    """The peer says now that it may be running an exclusive service: whatever
-    was assigned, and even to restart it after a failure, we wait."""
-    word = state.peers.word(now_ms)
+    """A peer that we hear may be running an exclusive service by its last word:
+    whatever was assigned, and even to restart it after a failure, we wait.  So
+    also while a newer word is under way, which may say anything."""
+    word = state.peers.last_word if state.peers.is_heard(now_ms) else None
     return not service.everywhere and word is not None and situation.runs_there(word.services.get(service.name))
 
 

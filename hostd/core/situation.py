@@ -116,16 +116,23 @@ def members_alone(
     return Members(mine)
 
 
-def addresses_not_here(plan: Plan, ladders: dict[str, Ladder]) -> tuple[str, ...]:
+def addresses_to_ask_for(plan: Plan, ladders: dict[str, Ladder], *, fencing: bool) -> tuple[str, ...]:
     """Every address of a service that does not run here: the guard asks for them
     all.  Holding an address is no proof that nobody else runs its service: it
-    may be what an earlier life left behind."""
-    return tuple(
+    may be what an earlier life left behind.
+
+    If all run here there is nothing to find out for a device; but without
+    fencing the guard's word also covers services without an address, and a
+    node that nobody answers may be the one that is cut off: then it asks for
+    those that it holds itself.
+    """
+    elsewhere = tuple(
         address
         for service in plan.services
         if ladders[service.name].state is not ServiceState.RUNNING
         for address in service.addresses
     )
+    return elsewhere if elsewhere or fencing else tuple(a for service in plan.services for a in service.addresses)
 
 
 def peer_had_address(plan: Plan, peer: str, last: Snapshot | None, table: dict[str, Assignment]) -> bool:

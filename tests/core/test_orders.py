@@ -16,6 +16,7 @@ from tests.core.builders import (
     alone,
     coordinator,
     everywhere,
+    frame,
     join,
     plan,
     report,
@@ -201,6 +202,18 @@ def test_nothing_is_started_while_the_peer_says_that_it_may_run_it():
     bench.say(services=bench.obeys())
     settle(bench)
     assert bench.states["mysql"] is RUNNING
+
+
+def test_nothing_is_started_while_a_newer_word_of_the_peer_is_under_way():
+    """Its last word was that it may run it; what the next one says is not known yet (seed 200257)."""
+    bench = coordinator(service())
+    bench.say(services={"mysql": report(ServiceState.STOPPING, *bench.table["mysql"].epoch)})
+    bench.seen.clear()
+    newer = bench.says.version + 1
+    bench.step(frame(bench.now_ms, version=newer))
+    assert bench.node.peers.word(bench.now_ms) is None
+    bench.step(ProcessExited("mysql", "mysql"))
+    assert "stop mysql" in actions(bench.seen) and "start mysql" not in actions(bench.seen)
 
 
 def test_of_two_that_run_it_the_assigned_one_keeps_it():

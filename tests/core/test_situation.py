@@ -127,7 +127,7 @@ def test_the_guard_asks_for_every_address_that_is_not_here():
     """Also for those that are just being added."""
     other = service("web", resources=(address(OTHER_ADDRESS),))
     ladders = {"mysql": running().ladder, "web": Climb(other).ladder}
-    assert situation.addresses_not_here(plan(DISK_ADDRESS_MYSQL, other), ladders) == (OTHER_ADDRESS,)
+    assert situation.addresses_to_ask_for(plan(DISK_ADDRESS_MYSQL, other), ladders, fencing=False) == (OTHER_ADDRESS,)
 
 
 def test_an_address_that_is_left_over_does_not_excuse_the_guard():
@@ -135,7 +135,15 @@ def test_an_address_that_is_left_over_does_not_excuse_the_guard():
     web = service("web", resources=(address(OTHER_ADDRESS), agent("web")))
     ladder = Ladder(web, 0, (OTHER_ADDRESS,), unfinished=False)
     assert ladder.addresses_up == [OTHER_ADDRESS]
-    assert situation.addresses_not_here(plan(web), {"web": ladder}) == (OTHER_ADDRESS,)
+    assert situation.addresses_to_ask_for(plan(web), {"web": ladder}, fencing=True) == (OTHER_ADDRESS,)
+
+
+def test_a_node_that_runs_everything_asks_whether_it_is_cut_off_unless_a_device_tells():
+    """Else it would start a service without an address on a dead interface (seed 201274 without fencing)."""
+    ladders = {"mysql": running().ladder}
+    (mine,) = DISK_ADDRESS_MYSQL.addresses
+    assert situation.addresses_to_ask_for(plan(DISK_ADDRESS_MYSQL), ladders, fencing=False) == (mine,)
+    assert situation.addresses_to_ask_for(plan(DISK_ADDRESS_MYSQL), ladders, fencing=True) == ()
 
 
 @pytest.mark.parametrize(
