@@ -46,14 +46,20 @@ def take_claim(state: State, now_ms: int, claim: ForeignClaim) -> list[AnyEffect
     for ladder in state.ladders.values():
         if claim.address not in ladder.addresses_up:
             continue
-        last = state.peers.last_word
-        if last is not None and claim.station in last.stations:
+        if may_be_the_peers(state, claim.station):
             state.disputed_at_ms.setdefault(ladder.service.name, now_ms)
         for rung in ladder.rungs:
             if rung.resource.address == claim.address and rung.announce_id is None:
                 rung.announced = False  # say again that it is ours
         return [Tell(AddressDisputed(claim.address, claim.station))]
     return []
+
+
+def may_be_the_peers(state: State, station: str) -> bool:
+    """The peer published it; or, without fencing, no life of the peer has said
+    yet which stations it has, and whoever claims our address may be the peer."""
+    known = state.peers.snapshot
+    return station in known.stations if known is not None else not state.fencing
 
 
 def settle_disputes(state: State, now_ms: int) -> None:

@@ -34,6 +34,8 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
         return Want(Order.HOLD if state.fencing else Order.UNDO, Why.PEER_SILENT, free=free)
     if not state.pair.is_confirmed and phase is not Phase.ALONE:
         return Want(Order.HOLD, Why.STARTED, free=free)
+    if state.pair.is_confirmed and not state.peers.is_answered:
+        return Want(Order.HOLD, Why.PAUSED, free=free)
     assignment = state.orders.get(service.name)
     if assignment is None or state.me not in assignment.owners:
         return Want(Order.STOP, assignment.why, free=free) if assignment else Want(Order.HOLD, Why.STARTED, free=free)

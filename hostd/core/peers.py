@@ -51,8 +51,8 @@ class Peers:
     """What is known of the one peer, and on which links."""
 
     __slots__ = (
-        "brain_gone_at_ms", "dead", "echo_at_ms", "echo_incarnation", "frame_at_ms", "hearing", "incarnation",
-        "links", "listening_since_at_ms", "peer", "plan", "snapshot", "version",
+        "brain_gone_at_ms", "dead", "deaf_until_at_ms", "echo_at_ms", "echo_incarnation", "frame_at_ms", "hearing",
+        "incarnation", "links", "listening_since_at_ms", "peer", "plan", "snapshot", "version",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, peer: str, now_ms: int) -> None:
@@ -61,6 +61,7 @@ class Peers:
         self.links = [LinkHearing(link.name) for link in plan.links]
         self.hearing = False
         self.listening_since_at_ms = now_ms
+        self.deaf_until_at_ms = 0
         self.incarnation: Incarnation = NEVER_BORN
         self.dead: Incarnation = NEVER_BORN
         self.version = 0
@@ -123,7 +124,7 @@ class Peers:
         """We could not hear until now (dead heart, own pause, new life): no
         silence from before counts."""
         self.hearing = hearing
-        self.listening_since_at_ms = now_ms
+        self.listening_since_at_ms = self.deaf_until_at_ms = now_ms
 
     def forget_echoes(self) -> None:
         """We are a new incarnation: what was echoed was another's."""
@@ -174,6 +175,13 @@ class Peers:
         )
 
     @property
+    def is_answered(self) -> bool:
+        """Nothing made us deaf since what was echoed last.  After an own pause,
+        what waits in our buffers is from before it: the peer may have given us
+        up meanwhile."""
+        return (self.echo_at_ms or 0) >= self.deaf_until_at_ms
+
+    @property
     def last_word(self) -> Snapshot | None:
         """The newest snapshot of the newest known life, however old."""
         if self.snapshot is not None and self.snapshot.incarnation == self.incarnation:
@@ -184,7 +192,7 @@ class Peers:
         """What the peer says now: heard, its brain present, and nothing newer
         announced than what we have.  Only on this may anything be decided."""
         last = self.last_word
-        if last is None or last.version < self.version:
+        if last is None or last.version < self.version or not self.is_answered:
             return None
         if self.brain_gone_at_ms is not None or not self.is_heard(now_ms):
             return None
@@ -240,6 +248,7 @@ class Peers:
             last.version if last is not None else None,
             word is None,
             self.is_heard(now_ms),
+            self.is_answered,
             silence_ms >= timers.warntime_ms,
             silence_ms >= self.silence_limit_ms(),
             silence_ms >= timers.initdead_ms,

@@ -114,6 +114,18 @@ def test_a_strangers_claim_is_reported_and_answered():
     assert REMOVE not in actions(bench.seen)
 
 
+@pytest.mark.parametrize(("fencing", "gives_way"), [(False, True), (True, False)])
+def test_a_claim_may_be_the_peers_as_long_as_it_never_said_which_stations_it_has(fencing, gives_way):
+    """After a split the second in order gives way to whoever answers, unless the peer was seen to be off
+    (seed 201126 without fencing)."""
+    bench = Bench(plan(WITH_ADDRESS, fencing=fencing), me="b")
+    bench.ask(ConfirmDown("a"))
+    bench.until(lambda: bench.phase is Phase.ALONE and bench.states["mysql"] is RUNNING)
+    claim(bench, "02:00:00:00:00:99")
+    bench.run(1_000)
+    assert (REMOVE in actions(bench.seen)) is gives_way
+
+
 def test_without_links_the_second_in_order_gives_way():
     """◆ Story 9: a pause that no clock shows."""
     bench = serving_member()

@@ -18,6 +18,7 @@ from tests.core.builders import (
     everywhere,
     frame,
     join,
+    member,
     plan,
     report,
     service,
@@ -33,6 +34,8 @@ def wanted(phase, owners=None, *, confirmed=False, fencing=False, mode=Mode.ACTI
     node = Bench(plan(service(), fencing=fencing)).node
     node.pair._enter(Turn(phase, Why.STARTED, confirmed=confirmed, view=4, coordinator="a"))
     node.mode, node.clearance = mode, clearance
+    if phase is Phase.MEMBER:
+        node.peers.take_frame(frame(node.stepped_at_ms))
     if owners is not None:
         node.orders["mysql"] = Assignment(owners, Epoch(4, 1))
     return orders.want(node, node.stepped_at_ms, node.plan.services[0], node.ladders["mysql"])
@@ -70,6 +73,15 @@ def test_who_lost_the_peer_keeps_what_runs(fencing, order):
 def test_a_leaving_node_without_a_peer_stops_everything(phase):
     """Leaving is irrevocable."""
     assert wanted(phase, MINE, mode=Mode.LEAVING).order is Order.STOP
+
+
+def test_after_an_own_pause_nothing_is_started_before_the_peer_has_answered():
+    """It may have given us up meanwhile, and have started what was ours."""
+    node = member(service(), me="b").node
+    node.orders["mysql"] = Assignment(("b",), Epoch(4, 1))
+    node.peers.listen_anew(node.stepped_at_ms + 1, hearing=True)
+    held = orders.want(node, node.stepped_at_ms + 1, node.plan.services[0], node.ladders["mysql"])
+    assert (held.order, held.why) == (Order.HOLD, Why.PAUSED)
 
 
 def test_a_leaving_member_waits_for_the_coordinator():

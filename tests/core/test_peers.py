@@ -51,6 +51,18 @@ def test_a_one_way_link_never_counts_as_life():
     assert built.silence_ms(T0_MS + 9_900) == 9_900
 
 
+def test_after_an_own_pause_a_word_needs_an_echo_of_what_was_sent_since():
+    """What waited in our buffers is from before it (seed 203487 without fencing)."""
+    built = heard(peers(), version=1)
+    built.take_snapshot(T0_MS, word(version=1))
+    assert built.word(T0_MS) is not None
+    built.listen_anew(T0_MS + 1_000, hearing=True)
+    heard(built, T0_MS + 1_000, echo_sent_at_ms=T0_MS, version=1)
+    assert built.is_heard(T0_MS + 1_000) and built.word(T0_MS + 1_000) is None
+    heard(built, T0_MS + 1_010, echo_sent_at_ms=T0_MS + 1_000, version=1)
+    assert built.word(T0_MS + 1_010) is not None
+
+
 def test_a_backlog_in_a_buffer_never_counts_as_life():
     """What counts is when we sent what is echoed, not when the echo comes."""
     built = heard(heard(peers()), T0_MS + 10_000, echo_sent_at_ms=T0_MS + 100)

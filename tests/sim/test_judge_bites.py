@@ -33,7 +33,7 @@ BY_STORY = {
     "deaf-guard-counts": "07-a-guard-on-a-dead-interface",
     "guard-is-not-believed": "07-a-guard-on-a-dead-interface",
     "member-does-not-yield": "09-a-virtual-machine-with-stopped-clocks",
-    "address-is-added-unasked": "09-stopped-clocks-and-no-links",
+    "address-is-added-unasked": "10-a-split-that-heals-on-the-lan-alone",
     "leftovers-do-not-count": "processes-left-after-a-stop",
 }
 
