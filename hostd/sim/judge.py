@@ -96,6 +96,8 @@ class Judge:
             self._harm(world, f"1: {service} is active on both nodes")
             return
         starter = starters[0]
+        if not world.plan.service(service).addresses and self._is_unprovable(world, world.machines[starter]):
+            return
         silence_ms = world.queue.now_ms - self._heard_at_ms.get(starter, -1 << 40)
         if silence_ms < world.plan.timers.warntime_ms:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
@@ -105,6 +107,20 @@ class Judge:
             mine = address in world.hands(starter).addresses
             if not mine and world.answers(starter, address) is not None:
                 self._harm(world, f"1: {starter} starts {service}, active on the other node, and {address} answers")
+
+    def _is_unprovable(self, world: World, starter: Machine) -> bool:
+        """A service without an address, and without fencing: nothing but the
+        silence of other addresses speaks for it (PROTOCOL.md 5.4).  Two things
+        that no silence excludes: the other node has just come back from a
+        pause; an order was under way when its coordinator gave the starter up.
+        """
+        other = world.other(starter)
+        now_ms, timers = world.queue.now_ms, world.plan.timers
+        if other.well_since_ms is None or now_ms - other.well_since_ms < timers.deadtime_ms + HEARING_MARGIN_MS:
+            return True
+        mine, theirs = self._seen.get(starter.name), self._seen.get(other.name)
+        by_order = mine is not None and mine.phase is Phase.MEMBER
+        return by_order and theirs is not None and theirs.phase is Phase.ALONE
 
     def _judge_address(self, world: World, address: str) -> None:
         """An address is never held by two powered nodes while ARP passes between them.
