@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hostd.core import state
+from hostd.core import membership, state
 from hostd.core.assignments import Assignments
 from hostd.core.effects import AddAddress, CancelFence, RenewAddress
 from hostd.core.events import FenceFinished, FrameReceived, ProbeFinished
@@ -21,6 +21,7 @@ from hostd.core.pair import Pair, Sight, Turn
 from hostd.core.peers import Peers
 from hostd.core.services import Ladder
 from hostd.core.snapshot import Report, Snapshot
+from hostd.core.state import State
 from hostd.core.terms import NO_EPOCH, Clearance, ServiceState, Why
 
 Method = Callable[..., Any]
@@ -203,15 +204,14 @@ def fence_is_never_cancelled(method: Method) -> Method:
     return reset
 
 
-@breaks("◆ a fence clears the lives known when it was asked for", Pair, "decide", fencing=True)
+@breaks("◆ a fence clears the lives known when it was asked for", membership, "sight", fencing=True)
 def fence_clears_later_lives(method: Method) -> Method:
-    def decide(self: Pair, sight: Sight) -> Turn | None:
-        if sight.clearance is not Clearance.NONE:
-            sight = msgspec.structs.replace(sight, cleared=sight.peer_incarnation)
-        turn: Turn | None = method(self, sight)
-        return turn
+    def sight(state: State, now_ms: int) -> Sight:
+        seen: Sight = method(state, now_ms)
+        fenced = seen.clearance is Clearance.FENCED
+        return msgspec.structs.replace(seen, cleared=seen.peer_incarnation) if fenced else seen
 
-    return decide
+    return sight
 
 
 @breaks("only a confirmed off counts", Clearing, "fence_finished", fencing=True)

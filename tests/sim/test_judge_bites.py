@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostd.sim import mutants, replay, story
+from hostd.sim.run import simulate
 from hostd.sim.search import Budget, Search, small_plan
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -40,15 +41,18 @@ BY_STORY = {
 BY_SEED = {"alone-forgets-a-new-life": 200}
 """Only in the long run: services that stay down when the peer is gone for good."""
 
+BY_RECOVERY = {"fence-clears-later-lives": "16-a-new-life-while-the-old-one-is-shot"}
+"""Nothing runs twice, but the node that was wrongly declared dead is never let in again."""
+
 UNHARMED = {
-    # A search with two late frames ended after 112,964 states without harm: the inviter's word
-    # has to be of the same view, and fresh, before anybody is confirmed.
+    # Only an unconfirmed member falls back to JOINING within one life, and it has obeyed nothing.  To be
+    # confirmed in the same view a second time it would have to hear the inviter as its MEMBER; the inviter
+    # became that by a newer word, which every fresh frame announces, so the old invitation is no word any
+    # more; and the inviter assigns nothing to it before it has obeyed (the rule marked with a star).  A search
+    # with two late frames ended after 112,964 states without harm.
     "invitation-accepted-twice",
-    # A life that began after the shot runs nothing, and must itself fence us before it does;
-    # 700 seeds and 286,529 states (not all of that world) showed no harm.
-    "fence-clears-later-lives",
 }
-"""Rules with a second rule behind them: breaking one alone has not been seen to harm."""
+"""Rules with others behind them: breaking one alone cannot harm, and the comment says why."""
 
 
 @pytest.mark.timeout(300)
@@ -77,6 +81,16 @@ def test_a_story_ends_in_harm_when_its_rule_is_broken(name: str) -> None:
     assert story.tell(told).rstrip().endswith("nothing wrong")
 
 
+@pytest.mark.parametrize("name", BY_RECOVERY)
+def test_a_cluster_with_a_broken_rule_does_not_get_well(name: str) -> None:
+    """Invariant 5: when the story's faults are over, all is well with the core, and never with the mutant."""
+    told = story.read((SCENARIOS / f"{BY_RECOVERY[name]}.txt").read_text())
+    with mutants.applied(name):
+        broken = simulate(told.plan, told.schedule, 1, replay.make_brain, over_ms=told.until_ms)
+    assert broken.harm.startswith("5:")
+    assert simulate(told.plan, told.schedule, 1, replay.make_brain, over_ms=told.until_ms).harm == ""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BY_SEED)
 def test_seeds_find_the_harm_of_a_broken_rule(name: str) -> None:
@@ -87,7 +101,7 @@ def test_seeds_find_the_harm_of_a_broken_rule(name: str) -> None:
 
 def test_every_mutant_has_its_witness() -> None:
     """Nothing is broken on purpose without saying what came of it."""
-    assert {*BY_SEARCH, *BY_STORY, *BY_SEED, *UNHARMED} == set(mutants.MUTANTS)
+    assert {*BY_SEARCH, *BY_STORY, *BY_RECOVERY, *BY_SEED, *UNHARMED} == set(mutants.MUTANTS)
 
 
 def test_a_mutant_is_gone_after_its_block() -> None:
