@@ -23,6 +23,7 @@ from hostd.core.effects import (
     PauseNoticed,
     PhaseChanged,
     PlansDiffer,
+    ReachTurned,
     Refusal,
     ResourceTurned,
     ServiceAssigned,
@@ -75,6 +76,7 @@ WHY: Final[dict[Why, str]] = {
     Why.MAINTENANCE: "maintenance: hands off",
     Why.NOT_CLEARED: "nothing proves that the silent node does not run it",
     Why.ORDERED: "the coordinator says so",
+    Why.NODE_CUT_OFF: "the node has no way to its clients (its LAN is dead, or the tiebreaker is not reached)",
     Why.PEER_BLOCKED: "a stop failed on the other node, so it has to be fenced",
 }
 
@@ -355,6 +357,9 @@ def fact(what: AnyFact, *, cause: bool = True) -> str:
         case ClearanceTurned():
             act = "asks whether the other node is off" if what.asked else CLEARANCES[what.clearance]
             return f"clearance: {act}" + (f" ({what.detail})" if what.detail else "")
+        case ReachTurned():
+            found = "is reached" if what.reached else "is not reached: this node may be cut off"
+            return f"the tiebreaker {found}" + (f" ({what.detail})" if what.detail else "")
         case PauseNoticed():
             return f"this node was itself frozen for {what.paused_ms} ms"
         case WishTaken():

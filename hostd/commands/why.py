@@ -16,6 +16,7 @@ from hostd.core.effects import (
     PauseNoticed,
     PhaseChanged,
     PlansDiffer,
+    ReachTurned,
     ResourceTurned,
     ServiceAssigned,
     ServiceTurned,
@@ -78,7 +79,7 @@ def concerns(entry: Entry, name: str, service: ServiceStatus) -> bool:
             return fact.address in service.addresses
         case WishTaken():
             return fact.wish.subject in ("", name) or fact.wish.kind is WishKind.STANDBY
-        case PhaseChanged() | ClearanceTurned() | PauseNoticed():
+        case PhaseChanged() | ClearanceTurned() | ReachTurned() | PauseNoticed():
             return True
         case _:
             return False

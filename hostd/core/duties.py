@@ -4,6 +4,8 @@ if we are the coordinator, and takes the newest orders of the view.
 Refuses to know how an order is carried out here.
 """
 
+from typing import Final
+
 from hostd.core import situation
 from hostd.core.assignments import Members
 from hostd.core.effects import AnyEffect, Tell
@@ -11,6 +13,9 @@ from hostd.core.placement import Circumstances, place
 from hostd.core.snapshot import Assignment, Snapshot, WishKind
 from hostd.core.state import State
 from hostd.core.terms import Phase, Why
+
+CUT_OFF_MS: Final = 2_000
+"""The two nodes ask the tiebreaker at different moments, and hear of each other's answers later still."""
 
 
 def obey(state: State, now_ms: int) -> None:
@@ -39,6 +44,11 @@ def assign(state: State, now_ms: int) -> list[AnyEffect]:
         effects += form(state, now_ms, word)
         obey(state, now_ms)
     known = members(state, now_ms, word)
+    now = circumstances(state, now_ms)
+    for service in state.plan.services:
+        if not service.everywhere and service.primary in state.cut_off and service.primary not in now.cut_off:
+            state.failback_since[service.name] = now_ms  # its primary can serve again
+    state.cut_off = now.cut_off
     state.decisions = place(state.plan, circumstances(state, now_ms))
     effects += [Tell(fact) for fact in state.assignments.update(state.decisions, known)]
     for name in list(state.failback_since):
@@ -82,16 +92,27 @@ def circumstances(state: State, now_ms: int) -> Circumstances:
     modes = {state.me: state.mode}
     reports = {state.me: state.reports()}
     last = state.peers.last_word
+    reached = {state.me: state.reach.word(now_ms)}
     state.differing = ()
     if state.pair.is_confirmed and last is not None:
         modes[state.peer] = last.mode
         reports[state.peer] = last.services
+        reached[state.peer] = last.reached
         state.differing = situation.differing_services(state.plan, last)
     current = {name: assignment.owners for name, assignment in state.orders.items()}
     failback = {
         name: now_ms >= due for name in state.failback_since if (due := failback_at_ms(state, name)) is not None
     }
-    return situation.circumstances(state.plan, modes, state.wishes, reports, current, state.differing, failback)
+    return situation.circumstances(
+        state.plan, modes, state.wishes, reports, current, state.differing, failback,
+        cut_off=_cut_off(state, now_ms, situation.cut_off(reached)),
+    )  # fmt: skip
+
+
+def _cut_off(state: State, now_ms: int, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of them that have been for a while: a tiebreaker that is gone is missed first by one, then by both."""
+    state.cut_off_since = {node: state.cut_off_since.get(node, now_ms) for node in nodes}
+    return tuple(node for node, since_ms in state.cut_off_since.items() if now_ms - since_ms >= CUT_OFF_MS)
 
 
 def failback_at_ms(state: State, name: str) -> int | None:

@@ -263,6 +263,13 @@ class ClearanceTurned(Fact, frozen=True):
     detail: str = ""
 
 
+class ReachTurned(Fact, frozen=True):
+    """The tiebreaker was found again, or lost."""
+
+    reached: bool
+    detail: str = ""
+
+
 class PauseNoticed(Fact, frozen=True):
     paused_ms: int
 
@@ -279,7 +286,8 @@ class PlansDiffer(Fact, frozen=True):
 
 AnyFact = (
     PhaseChanged | LinkTurned | LinkOpened | CarrierTurned | ServiceAssigned | ServiceTurned
-    | ResourceTurned | AddressChecked | AddressDisputed | ClearanceTurned | PauseNoticed | WishTaken | PlansDiffer
+    | ResourceTurned | AddressChecked | AddressDisputed | ClearanceTurned | ReachTurned
+    | PauseNoticed | WishTaken | PlansDiffer
 )  # fmt: skip
 
 

@@ -201,6 +201,21 @@ class ForeignClaim(Event, frozen=True):
     at_ms: int
 
 
+class LanTurned(Event, frozen=True):
+    """The interfaces of the plan's addresses, as far as this node has them:
+    all addresses whose interface cannot be used now.  At the start and at
+    every change."""
+
+    dead: tuple[str, ...]
+
+
+class TiebreakerTurned(Event, frozen=True):
+    """The tiebreaker was found, or not reached for its deadtime."""
+
+    reached: bool
+    detail: str = ""
+
+
 class ProcessExited(Event, frozen=True):
     """The watched main process of a resource is gone."""
 
@@ -276,5 +291,5 @@ AnyEvent = (
     | FrameReceived | SnapshotReceived | LinkChanged
     | ActionFinished | AddressFinished | AddressVerified | ProbeFinished
     | FenceFinished | WishesSaved
-    | AddressLost | AddressFound | ForeignClaim | ProcessExited | OperatorAsked
+    | AddressLost | AddressFound | ForeignClaim | LanTurned | TiebreakerTurned | ProcessExited | OperatorAsked
 )  # fmt: skip

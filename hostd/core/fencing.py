@@ -54,6 +54,8 @@ class Need(msgspec.Struct, frozen=True):
     """What the guard has to find silent."""
     delay_ms: int
     said_goodbye: bool
+    cut_off: bool = False
+    """We have no way to our clients: if one of the two is to act, it is not this one."""
 
 
 class Clearing:
@@ -87,6 +89,8 @@ class Clearing:
             return []
         if need.seeking and need.said_goodbye:
             return self._obtain(Clearance.LEFT, "", need.incarnation)
+        if need.cut_off:
+            return self.reset()
         if need.devices:
             return self._seek_fence(now_ms, need, ids) if need.seeking else []
         if need.seeking and not need.addresses:

@@ -151,7 +151,7 @@ def sight(state: State, now_ms: int) -> Sight:
         clearance=clearance,
         cleared=cleared,
         may_form=not unknown and same_nodes and state.mode is Mode.ACTIVE,
-        peer_blocked=blocked and state.fencing,
+        peer_blocked=blocked and state.fencing and not state.reach.is_cut_off,
     )
 
 
@@ -172,6 +172,7 @@ def need(state: State, now_ms: int) -> Need:
         addresses=situation.addresses_to_ask_for(state.plan, state.ladders, fencing=state.fencing),
         delay_ms=state.plan.fence_delay_ms if spares else 0,
         said_goodbye=situation.said_goodbye(state.peer, last, state.orders),
+        cut_off=state.reach.is_cut_off,
     )
 
 

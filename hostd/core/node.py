@@ -23,6 +23,7 @@ from hostd.core.effects import (
     Exit,
     ExitKind,
     LinkOpened,
+    ReachTurned,
     Refusal,
     SaveWishes,
     Tell,
@@ -44,6 +45,7 @@ from hostd.core.events import (
     HeartLost,
     HeartReturned,
     IncarnationRenewed,
+    LanTurned,
     Leave,
     LinkChanged,
     OperatorAsked,
@@ -51,6 +53,7 @@ from hostd.core.events import (
     ProcessExited,
     SnapshotReceived,
     Started,
+    TiebreakerTurned,
     TimerFired,
     WishesSaved,
 )
@@ -107,6 +110,8 @@ class Node(State):
         times += [ladder.deadline_at_ms() for ladder in self.ladders.values()]
         times += [
             self.leases.deadline_at_ms(),
+            self.reach.good_at_ms,
+            *(since + duties.CUT_OFF_MS for since in self.cut_off_since.values()),
             *(at + 2 * self.plan.timers.keepalive_ms for at in self.disputed_at_ms.values()),
         ]
         times += [duties.failback_at_ms(self, name) for name in self.failback_since]
@@ -151,6 +156,11 @@ class Node(State):
                 pass  # told with Started; one that appears later was added by us or by hand
             case ForeignClaim():
                 effects += membership.take_claim(self, now_ms, event)
+            case LanTurned():
+                self._lan_turned(now_ms, event.dead)
+            case TiebreakerTurned():
+                self.reach.take_tiebreaker(now_ms, event.reached)
+                effects.append(Tell(ReachTurned(event.reached, event.detail)))
             case ProcessExited():
                 self.ladders[event.service].process_exited(now_ms, event.resource)
             case OperatorAsked():
@@ -183,6 +193,13 @@ class Node(State):
                     ladder.address_verified(event)
                     return [Tell(AddressChecked(rung.resource.address, event.verified, event.detail))]
         return []
+
+    def _lan_turned(self, now_ms: int, dead: tuple[str, ...]) -> None:
+        for ladder in self.ladders.values():
+            ladder.lan_turned(now_ms, dead)
+        addresses = [a for service in self.plan.services for a in service.addresses]
+        if addresses:
+            self.reach.take_lan(now_ms, any(a not in dead for a in addresses))
 
     def _lose_address(self, now_ms: int, address: str, cause: AddressCause) -> None:
         for ladder in self.ladders.values():

@@ -30,6 +30,8 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
         return Want(Order.HOLD, Why.NODE_LEAVING)
     if state.mode is Mode.LEAVING and (not state.pair.is_confirmed or service.name not in state.orders):
         return Want(Order.STOP, Why.NODE_LEAVING, free=free)
+    if phase is Phase.PEER_LOST and state.reach.is_cut_off and not state.fencing and not service.everywhere:
+        return Want(Order.STOP, Why.NODE_CUT_OFF, free=free)
     if phase is Phase.PEER_LOST:
         return Want(Order.HOLD if state.fencing else Order.UNDO, Why.PEER_SILENT, free=free)
     if not state.pair.is_confirmed and phase is not Phase.ALONE:

@@ -57,7 +57,7 @@ class Sight(msgspec.Struct, frozen=True):
     may_form: bool
     """Nothing is UNKNOWN here, we are not leaving, and both configurations name the same nodes."""
     peer_blocked: bool = False
-    """With fencing: the peer failed to stop something and must be made to."""
+    """With fencing: the peer failed to stop something and must be made to, and we could go on."""
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class Pair:
         self.partner: Incarnation = NEVER_BORN  # the peer's life that this view was formed with
         self.settled: Incarnation = NEVER_BORN  # no life of the peer up to this one counts any more
         self.invitation: Invitation | None = None
-        self.must_fence = False  # PEER_LOST on purpose: no resume
+        self.must_fence = False  # PEER_LOST on purpose: no resume while it is blocked
 
     @property
     def is_coordinator(self) -> bool:
@@ -252,7 +252,9 @@ class Pair:
                 return self._go_alone(Why.PEER_LEFT)
             case Phase.ALONE:
                 return Turn(Phase.JOINING, Why.PEER_ALONE, yields=True)
-            case Phase.MEMBER | Phase.PEER_LOST if self._shares_view(word) and not self.must_fence:
+            case Phase.MEMBER | Phase.PEER_LOST if self._shares_view(word) and not (
+                self.must_fence and sight.peer_blocked
+            ):
                 return self._confirm(Why.PEER_HEARD)
             case _:
                 return None

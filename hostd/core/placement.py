@@ -33,6 +33,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     """Per service the nodes where it failed for good."""
     stopped: tuple[str, ...] = ()
     """By the operator."""
+    cut_off: tuple[str, ...] = ()
+    """Members that serve nobody while another does: what runs on every node may stay there."""
     moved: dict[str, str] = {}
     """By the operator: service → the node it is to stay on."""
     frozen: dict[str, Why] = {}
@@ -83,7 +85,9 @@ def _home(group: list[Service], plan: Plan, now: Circumstances) -> Decision:
     possible = [
         node
         for node in lead.candidates
-        if node in now.members and all(_eligible(s, node, plan, now) for s in group if s.name not in now.stopped)
+        if node in now.members
+        and node not in now.cut_off
+        and all(_eligible(s, node, plan, now) for s in group if s.name not in now.stopped)
     ]
     if not possible:
         present = any(node in now.members for node in lead.candidates)
@@ -109,7 +113,15 @@ def _eligible(service: Service, node: str, plan: Plan, now: Circumstances) -> bo
     """The service has not failed there, nor has anything that it needs there."""
     if node in now.banned.get(service.name, ()) or node not in service.candidates:
         return False
-    return all(_eligible(plan.service(name), node, plan, now) for name in service.requires)
+    return all(
+        _eligible(plan.service(name), node, plan, now) and _may_come_to(name, node, now) for name in service.requires
+    )
+
+
+def _may_come_to(name: str, node: str, now: Circumstances) -> bool:
+    """A frozen service that runs somewhere is there or nowhere."""
+    where = now.current.get(name, ())
+    return name not in now.frozen or not where or node in where
 
 
 def _leaders(plan: Plan) -> dict[str, str]:

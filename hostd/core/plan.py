@@ -87,6 +87,8 @@ class Plan(msgspec.Struct, frozen=True):
     """0: no lease."""
     restart_limit_ms: int = 60_000
     """How long a detached daemon may be away unless the operator says otherwise."""
+    tiebreaker: bool = False
+    """Stations on the client LAN tell each node whether it is cut off."""
     digest: str = ""
     """Of node names and their order, fencing and lease."""
 

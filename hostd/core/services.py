@@ -65,8 +65,8 @@ class Ladder:
     """One service on this node."""
 
     __slots__ = (
-        "ban_ends_at_ms", "banned", "brief", "conflict", "detail", "failures", "gave_up", "obeyed", "retry_at_ms",
-        "rungs", "service", "since_at_ms", "state", "unfinished", "was_running", "why",
+        "ban_ends_at_ms", "banned", "brief", "conflict", "detail", "failures", "gave_up", "lan_is_dead", "obeyed",
+        "retry_at_ms", "rungs", "service", "since_at_ms", "state", "unfinished", "was_running", "why",
     )  # fmt: skip
 
     def __init__(self, service: Service, now_ms: int, present: tuple[str, ...], *, unfinished: bool) -> None:
@@ -80,6 +80,7 @@ class Ladder:
         self.gave_up = False
         self.brief = False  # given up only for a while: the node's interface is down
         self.conflict = False
+        self.lan_is_dead = False  # an address of it has no usable interface here
         self.retry_at_ms: int | None = None
         self.was_running = False
         self.state = ServiceState.UNKNOWN
@@ -146,6 +147,12 @@ class Ladder:
                 self._failed(now_ms, rung, Why.ADDRESS_LOST, address)
                 rung.state = ResourceState.STOPPED
 
+    def lan_turned(self, now_ms: int, dead: tuple[str, ...]) -> None:
+        """Given up for a dead interface, the node is tried again when that has been back for a while."""
+        was_dead, self.lan_is_dead = self.lan_is_dead, any(a in dead for a in self.service.addresses)
+        if was_dead and not self.lan_is_dead and self.ban_ends_at_ms is not None:
+            self.ban_ends_at_ms = now_ms + ADDRESS_BAN_MS
+
     def process_exited(self, now_ms: int, resource: str) -> None:
         for rung in self.rungs:
             if rung.resource.id == resource and rung.state is ResourceState.RUNNING:
@@ -177,7 +184,10 @@ class Ladder:
         """The next rung in the wanted direction, and what is due meanwhile."""
         effects: list[AnyEffect] = []
         if self.ban_ends_at_ms is not None and now_ms >= self.ban_ends_at_ms:
-            self.banned, self.ban_ends_at_ms = False, None
+            if self.lan_is_dead:
+                self.ban_ends_at_ms = now_ms + ADDRESS_BAN_MS  # not back yet: no stop elsewhere for a start that fails
+            else:
+                self.banned, self.ban_ends_at_ms = False, None
         if want.order is Order.YIELD:
             effects += self.drop_addresses(ids)
         if all(rung.request_id is None for rung in self.rungs):

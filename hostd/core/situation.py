@@ -41,6 +41,7 @@ def circumstances(
     current: dict[str, tuple[str, ...]],
     differing: tuple[str, ...],
     failback: dict[str, bool],
+    cut_off: tuple[str, ...] = (),
 ) -> Circumstances:
     """What placement depends on.
 
@@ -65,12 +66,19 @@ def circumstances(
         absent_why=absent_why,
         current=current,
         banned={s.name: banned_on(plan, s, reports) for s in plan.services},
+        cut_off=tuple(node for node in members if node in cut_off),
         stopped=tuple(s.name for s in plan.services if wishes.has(WishKind.STOPPED, s.name)),
         moved={s.name: wishes.value(WishKind.MOVED, s.name) for s in plan.services},
         frozen=frozen,
         failback=tuple(name for name, due in failback.items() if due),
         failback_waits=tuple(name for name, due in failback.items() if not due),
     )
+
+
+def cut_off(reached: dict[str, bool | None]) -> tuple[str, ...]:
+    """Nodes that do not reach the tiebreaker while another one does; if nobody
+    does, it is the tiebreaker that is gone."""
+    return tuple(n for n, word in reached.items() if word is False and any(other for other in reached.values()))
 
 
 def banned_on(plan: Plan, service: Service, reports: dict[str, dict[str, Report]]) -> tuple[str, ...]:

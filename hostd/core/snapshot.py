@@ -115,6 +115,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     ``view`` is the highest that it has held or accepted in this incarnation."""
     nodes: tuple[str, ...] = ()
     """The node names in this node's configured order."""
+    reached: bool | None = None
+    """Can this node serve anybody (``core/reach.py``)?  None: nothing tells."""
 
 
 def encode(snapshot: Snapshot) -> bytes:

@@ -49,6 +49,7 @@ def publish(state: State, now_ms: int) -> list[AnyEffect]:
         release=state.release,
         view_max=state.pair.view_seen,
         nodes=state.plan.nodes,
+        reached=state.reach.word(now_ms),
     )
     if said == state.said:
         return []

@@ -14,6 +14,7 @@ from hostd.core.pair import Pair
 from hostd.core.peers import Peers
 from hostd.core.placement import Decision
 from hostd.core.plan import Plan
+from hostd.core.reach import Reach
 from hostd.core.services import Ladder, Want
 from hostd.core.situation import report_of
 from hostd.core.snapshot import Assignment, Report, Snapshot
@@ -57,6 +58,9 @@ class State:
         self.wishes_dirty = False
         self.cleaned: dict[str, tuple[int, str]] = {}
         self.failback_since: dict[str, int] = {}
+        self.reach = Reach()
+        self.cut_off: tuple[str, ...] = ()
+        self.cut_off_since: dict[str, int] = {}
         self.ladders: dict[str, Ladder] = {}
         self.wants: dict[str, Want] = {}
         self.yielding: dict[str, bool] = {}

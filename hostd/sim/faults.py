@@ -151,6 +151,16 @@ class LanMend(Fault, frozen=True):
     node: str
 
 
+class PingLost(Fault, frozen=True):
+    """The tiebreaker does not answer this node; the port is well."""
+
+    node: str
+
+
+class PingBack(Fault, frozen=True):
+    node: str
+
+
 class ArpBlock(Fault, frozen=True):
     """Not even ARP passes between the nodes, and both see other stations."""
 
@@ -218,7 +228,7 @@ class Ask(Fault, frozen=True):
 
 AnyFault = (
     PowerOff | PowerOn | KillBrain | KillHeart | KillHost | StartHost | Pause | Disk
-    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanMend | ArpBlock | ArpPass
+    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanMend | PingLost | PingBack | ArpBlock | ArpPass
     | Stranger | Unaddress | Starts | Stops | Dies | Fencing | Ask
 )  # fmt: skip
 
@@ -478,6 +488,8 @@ def _deck(plan: Plan) -> list[tuple[Draws, int]]:
         (lambda r, p: [LanCut(_node(r, p))], 3),
         (lambda r, p: [LanMend(_node(r, p))], 6),
         (lambda r, p: [ArpPass()], 3),
+        (lambda r, p: [PingLost(_node(r, p))], 3 if plan.tiebreaker else 0),
+        (lambda r, p: [PingBack(_node(r, p))], 4 if plan.tiebreaker else 0),
         (_address, 4),
         (_agent, 6),
         (lambda r, p: [Dies(_service(r, p), _node(r, p), r.random() < 0.6, r.random() < 0.3)], 8),

@@ -20,10 +20,12 @@ def station_of(node: str) -> str:
 class Lan:
     """One switch, a port for each node, and a gateway that always answers."""
 
-    __slots__ = ("blocked", "cut", "strangers")
+    __slots__ = ("blocked", "cut", "no_tiebreaker", "strangers")
 
     def __init__(self, plan: Plan) -> None:
         self.cut: dict[str, bool] = dict.fromkeys(plan.nodes, False)
+        self.no_tiebreaker: dict[str, bool] = dict.fromkeys(plan.nodes, False)
+        """Nodes that the tiebreaker does not answer, though their port is well."""
         self.blocked = False
         """ARP does not pass between the nodes, though each sees the gateway."""
         self.strangers: dict[str, bool] = {}
@@ -37,4 +39,4 @@ class Lan:
         self.blocked = False
         self.strangers.clear()
         for node in self.cut:
-            self.cut[node] = False
+            self.cut[node] = self.no_tiebreaker[node] = False

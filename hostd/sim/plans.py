@@ -65,7 +65,13 @@ def service(
     )
 
 
-def plan(*services: Service, fencing: bool, links: tuple[Link, ...] = LINKS, timers: Timers = QUICK) -> Plan:
+def plan(
+    *services: Service,
+    fencing: bool,
+    links: tuple[Link, ...] = LINKS,
+    timers: Timers = QUICK,
+    tiebreaker: bool = False,
+) -> Plan:
     return Plan(
         cluster="sim",
         nodes=NODES,
@@ -76,6 +82,7 @@ def plan(*services: Service, fencing: bool, links: tuple[Link, ...] = LINKS, tim
         fence_delay_ms=1_000,
         address_lease_ms=5_000,
         restart_limit_ms=8_000,
+        tiebreaker=tiebreaker,
         digest="nodes",
     )
 
@@ -99,4 +106,4 @@ def draw(seed: int, fencing: bool | None = None) -> Plan:
         first, second = services[0], services[1]
         services[1] = service(second.name, second.primary, agent=second.name != "ip", after=(first.name,))
     links = rng.choice((LINKS, LINKS, (*LINKS, Link("lan"))))
-    return plan(*services, fencing=fenced, links=links)
+    return plan(*services, fencing=fenced, links=links, tiebreaker=rng.random() < 0.3)

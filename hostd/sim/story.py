@@ -5,6 +5,7 @@ Decides the little language of ``tests/scenarios/*.txt``:
     # what the story claims, in a sentence or two
     fencing required                       or: none
     links serial cross lan                 default: serial cross
+    tiebreaker                             stations on the LAN tell who is cut off
     service web primary a                  an address and an agent; then, as wished:
                                            no-address no-agent everywhere without-fencing
                                            requires X, after X, failback never|MS
@@ -61,6 +62,7 @@ def read(text: str) -> Story:
     services: list[Service] = []
     timed: list[Timed] = []
     orders: dict[str, tuple[str, ...]] = {}
+    tiebreaker = False
     until_ms = 0
     for number, line in enumerate(given.splitlines(), 1):
         word, *rest = line.split() or ["#"]
@@ -72,6 +74,8 @@ def read(text: str) -> Story:
                     fencing = {"required": True, "none": False}[rest[0]]
                 case "links":
                     links = tuple(Link(name, direct=name == "cross") for name in rest)
+                case "tiebreaker":
+                    tiebreaker = True
                 case "service":
                     services.append(_service(rest))
                 case "order":
@@ -84,7 +88,7 @@ def read(text: str) -> Story:
                     raise StoryError(f"line {number}: {word} is not known here")
         except (ValueError, KeyError, IndexError) as error:
             raise StoryError(f"line {number}: {line}: {error}") from error
-    plan = plans.plan(*services, fencing=fencing, links=links)
+    plan = plans.plan(*services, fencing=fencing, links=links, tiebreaker=tiebreaker)
     return Story(plan, orders, tuple(timed), until_ms, given, expected)
 
 

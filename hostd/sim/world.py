@@ -19,6 +19,7 @@ from hostd.sim.lan import STRANGER, Lan, station_of
 from hostd.sim.links import Medium, Way
 from hostd.sim.machine import Brain, Machine
 from hostd.sim.queue import Queue
+from hostd.sim.senses import Senses
 
 GOOD_DELAY_MS: Final = 40
 """A link slower than this is not counted as working when silence is judged."""
@@ -65,6 +66,7 @@ class World:
         self._lives = 0
         self._commands = 0
         self.machines = {name: Machine(self, name, self._hands) for name in plan.nodes}
+        self.senses = {name: Senses(plan, self.lan, machine) for name, machine in self.machines.items()}
         first, second = self.machines.values()
         self._other = {first.name: second, second.name: first}
         for medium in self.media:
@@ -77,6 +79,7 @@ class World:
     # -- what machines ask of the world ------------------------------------------
 
     def new_brain(self, node: str) -> Brain:
+        self.queue.after(1, self.senses[node].begin)
         return self._make_brain(self.plan, node)
 
     def draw_nonce(self) -> int:
@@ -192,6 +195,7 @@ class World:
         self._weigh_links()
         for machine in self.machines.values():
             machine.tell_carriers()
+            self.senses[machine.name].look()
         self.touched()
 
     def _strike_machine(self, fault: f.AnyFault) -> None:
@@ -250,8 +254,16 @@ class World:
             case f.LanCut(node):
                 self.lan.cut[node] = True
                 self.hands(node).unplugged()
+                self.senses[node].look()
             case f.LanMend(node):
                 self.lan.cut[node] = False
+                self.senses[node].look()
+            case f.PingLost(node):
+                self.lan.no_tiebreaker[node] = True
+                self.senses[node].look()
+            case f.PingBack(node):
+                self.lan.no_tiebreaker[node] = False
+                self.senses[node].look()
             case f.ArpBlock():
                 self.lan.blocked = True
             case f.ArpPass():

@@ -324,15 +324,27 @@ def test_a_life_heard_after_the_request_is_not_covered_by_it():
     assert turn is not None and turn.phase is Phase.PEER_LOST
 
 
+def blocked(phase=Phase.MEMBER, **changes):
+    return sight(word(phase=phase, view=VIEW), peer_blocked=True, **changes)
+
+
 def test_a_peer_that_failed_to_stop_is_lost_on_purpose_and_not_resumed():
     """With fencing: it has to be fenced though it is heard."""
     member = pair(CONFIRMED)
-    turn = member.decide(sight(word(phase=Phase.MEMBER, view=VIEW), peer_blocked=True))
+    turn = member.decide(blocked())
     assert turn is not None and turn.phase is Phase.PEER_LOST
-    assert member.decide(says(Phase.MEMBER, VIEW)) is None
-    assert member.decide(says(Phase.PEER_LOST, VIEW)) is None
-    turn = member.decide(sight(word(phase=Phase.MEMBER, view=VIEW), clearance=Clearance.FENCED))
+    assert member.decide(blocked()) is None
+    assert member.decide(blocked(Phase.PEER_LOST)) is None
+    turn = member.decide(blocked(clearance=Clearance.FENCED))
     assert turn is not None and turn.phase is Phase.ALONE
+
+
+def test_a_peer_that_was_cured_before_the_shot_is_not_shot():
+    """An operator's cleanup, while the device failed or while we could not have gone on (seed 321)."""
+    member = pair(CONFIRMED)
+    member.decide(blocked())
+    turn = member.decide(says(Phase.MEMBER, VIEW))
+    assert turn is not None and (turn.phase, turn.confirmed) == (Phase.MEMBER, True)
 
 
 def test_an_unconfirmed_member_never_seeks_clearance():

@@ -146,12 +146,21 @@ def test_what_is_stopped_does_not_hold_its_group():
     assert decided["disk"].owners == ("a",)
 
 
-def test_a_frozen_requirement_elsewhere_stops_its_dependent():
-    """It has to run on the same node."""
-    decided = placed(
-        everywhere(), service(requires=("gfs",)), current={"gfs": ("b",)}, frozen={"gfs": Why.MAINTENANCE}
-    )  # fmt: skip
-    assert decided["mysql"] == Decision((), Why.REQUIREMENT_MISSING)
+@pytest.mark.parametrize(
+    ("where", "decision"),
+    [(("b",), Decision(("b",), Why.BACKUP)), ((), Decision((), Why.REQUIREMENT_MISSING))],
+)
+def test_a_service_runs_where_its_frozen_requirement_is_or_nowhere(where, decision):
+    """It has to run on the same node, and that one does not move."""
+    decided = placed(everywhere(), service(requires=("gfs",)), current={"gfs": where}, frozen={"gfs": Why.MAINTENANCE})
+    assert decided["mysql"] == decision
+
+
+def test_a_node_that_is_cut_off_keeps_only_what_runs_everywhere():
+    """Its clients do not reach it; what is mounted there may stay."""
+    decided = placed(everywhere(), service(requires=("gfs",)), current={"mysql": ("a",)}, cut_off=("a",))
+    assert decided["gfs"].owners == ("a", "b")
+    assert decided["mysql"] == Decision(("b",), Why.BACKUP)
 
 
 def test_chains_of_requirements_are_followed():
