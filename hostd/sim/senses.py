@@ -6,7 +6,7 @@ lost after its deadtime.  Knows no links, addresses or services' states.
 
 from typing import Final
 
-from hostd.core.events import AnyEvent, LanTurned, TiebreakerTurned
+from hostd.core.events import LanTurned, TiebreakerTurned
 from hostd.core.plan import Plan
 from hostd.sim.lan import Lan
 from hostd.sim.machine import Machine
@@ -31,31 +31,25 @@ class Senses:
         self.look()
 
     def look(self) -> None:
-        """Something about the LAN may have changed."""
-        if self.machine.brain is None:
-            return
+        """Something about the LAN may have changed; what is told is how it is when the telling comes."""
+        life = self.machine.brain_life
+        self.machine.later(1, self._tell_lan, life)
+        if self.plan.tiebreaker:
+            wait_ms = FOUND_MS if self._reaches() else self.plan.timers.deadtime_ms
+            self.machine.later(wait_ms, self._tell_tiebreaker, life, self._reaches())
+
+    def _tell_lan(self, life: int) -> None:
         is_cut = self.lan.cut[self.machine.name]
         dead = tuple(a for s in self.plan.services for a in s.addresses) if is_cut else ()
-        if dead != self.dead:
+        if life == self.machine.brain_life and dead != self.dead:
             self.dead = dead
-            self._tell(1, LanTurned(dead))
-        if self.plan.tiebreaker:
-            life = self.machine.brain_life
-            wait_ms = FOUND_MS if self._reaches() else self.plan.timers.deadtime_ms
-            self.machine.later(wait_ms, self._judge, life, self._reaches())
+            self.machine.to_brain(LanTurned(dead))
+
+    def _tell_tiebreaker(self, life: int, reached: bool) -> None:
+        if life == self.machine.brain_life and reached is self._reaches() and reached is not self.reached:
+            self.reached = reached
+            self.machine.to_brain(TiebreakerTurned(reached))
 
     def _reaches(self) -> bool:
         name = self.machine.name
         return not self.lan.cut[name] and not self.lan.no_tiebreaker[name]
-
-    def _judge(self, life: int, reached: bool) -> None:
-        if life == self.machine.brain_life and reached is self._reaches() and reached is not self.reached:
-            self.reached = reached
-            self._tell(0, TiebreakerTurned(reached))
-
-    def _tell(self, delay_ms: int, event: AnyEvent) -> None:
-        self.machine.later(delay_ms, self._told, self.machine.brain_life, event)
-
-    def _told(self, life: int, event: AnyEvent) -> None:
-        if life == self.machine.brain_life:
-            self.machine.to_brain(event)
