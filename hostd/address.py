@@ -38,7 +38,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from hostd import rtnetlink
 from hostd.clock import now_ms
-from hostd.core.events import AddressCause, AddressFound, AddressLost, AddressOutcome
+from hostd.core.events import AddressCause, AddressFound, AddressLost, AddressOutcome, LanTurned
 from hostd.interfaces import IP, Interface, Interfaces, NoInterface, Placement, ServiceAddress
 from hostd.rtnetlink import Message
 
@@ -64,8 +64,9 @@ class Addresses:
     ``texts``: every address of the plan.  ``lease_ms``: how long the kernel
     keeps one that is not renewed, cut to whole seconds (the kernel's unit), at
     least one; 0 for ever.  ``on_event``: told once of each address that
-    appears or is lost without having been asked; called in the loop, and
-    already while :meth:`open` runs.
+    appears or is lost without having been asked, and whenever other addresses
+    than before have no usable interface; called in the loop, and already
+    while :meth:`open` runs.
 
     Every change is carried out before the call returns; nothing here waits.
     """
@@ -74,7 +75,7 @@ class Addresses:
         self,
         texts: Sequence[str],
         lease_ms: int,
-        on_event: Callable[[AddressLost | AddressFound], None],
+        on_event: Callable[[AddressLost | AddressFound | LanTurned], None],
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._wanted = {text: ServiceAddress.parse(text) for text in texts}
@@ -86,6 +87,7 @@ class Addresses:
         self._clock = clock
         self._held: dict[str, int] = {}  # with the interface it was last seen on
         self._unusable: set[str] = set()  # held, and reported as on a dead interface
+        self._dead: tuple[str, ...] = ()
 
     async def open(self) -> None:
         """Begins to watch; addresses of the plan that are here already are reported found.
@@ -107,6 +109,10 @@ class Addresses:
     def is_held(self, text: str) -> bool:
         """The same for one, as of the last event read; costs nothing."""
         return text in self._held
+
+    def dead(self) -> tuple[str, ...]:
+        """Addresses of the plan, held or not, that no interface of this node could serve now."""
+        return tuple(text for text in self._wanted if not self._could_serve(text))
 
     async def stations(self) -> tuple[str, ...]:
         """MAC addresses of this node's interfaces, without repeats."""
@@ -280,6 +286,19 @@ class Addresses:
                     cause = AddressCause.REMOVED if self._is_usable(index) else AddressCause.INTERFACE_DOWN
                     self._on_event(AddressLost(text, cause))
                 self._unusable.discard(text)
+        self._judge_lan()
+
+    def _judge_lan(self) -> None:
+        dead = self.dead()
+        if dead != self._dead:
+            self._dead = dead
+            self._on_event(LanTurned(dead))
+
+    def _could_serve(self, text: str) -> bool:
+        try:
+            return self.interface_of(text).is_usable
+        except NoInterface:
+            return False  # its route went with its interface
 
     def _judge_use(self, text: str, indices: Sequence[int]) -> None:
         if any(self._is_usable(index) for index in indices):

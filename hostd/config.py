@@ -135,6 +135,7 @@ def _build(
     around = services.Surroundings(basics, node, agents, directory)
     found = services.read_services(root, around)
     services.judge(root, found, is_fenced=fencing.is_required)
+    _judge_tiebreaker(root, tiebreaker, found)
     root.end()
     found, set_aside = aside.part(found, root.complaints.gathered)
     plan = Plan(
@@ -146,6 +147,7 @@ def _build(
         fencing=fencing.is_required,
         fence_delay_ms=fencing.delay_ms,
         address_lease_ms=basics.address_lease_ms,
+        tiebreaker=tiebreaker is not None,
         digest=digest([basics.nodes, fencing.is_required, fencing.delay_ms, basics.address_lease_ms]),
     )
     return Configuration(
@@ -161,3 +163,12 @@ def _build(
         watchdog=watchdog,
         set_aside=set_aside,
     )
+
+
+def _judge_tiebreaker(root: Section, tiebreaker: Tiebreaker | None, found: list[services.Read]) -> None:
+    """A service's address would be answered by this node itself, or fall silent with the service."""
+    of = {address: read.service.name for read in found for address in read.addresses}
+    for ping in tiebreaker.ping if tiebreaker else ():
+        if ping in of:
+            rule = f"names {ping}, an address of service {of[ping]}"
+            root.complaints.error(("tiebreaker", "ping"), rule, "name a station that is no node, best the router")

@@ -34,6 +34,7 @@ from hostd.core.events import (
     AnyEvent,
     HeartLost,
     HeartReturned,
+    LanTurned,
     Leave,
     SnapshotReceived,
     Started,
@@ -66,6 +67,7 @@ from hostd.messages import (
 from hostd.neighbours import Neighbours
 from hostd.observed import differences
 from hostd.perform import Performer
+from hostd.pings import Pings
 from hostd.recorder import FORMAT, Header, Recorder, Timeline, line_of
 from hostd.registry import Registry
 from hostd.requests import SOCKET_NAME
@@ -155,6 +157,13 @@ class Brain:
             peer_stations=lambda: self._peer.stations if self._peer is not None else (),
         )
         self._figures.verified = self._tasks.verified
+        asked = configuration.tiebreaker
+        self._pings = Pings(
+            asked.ping if asked else (),
+            asked.deadtime_ms if asked else 0,
+            needs_all=asked is not None and asked.needs_all,
+            on_event=self.put,
+        )
         self._performer = Performer(self, self._tasks, disk, directories.state)
 
     # -- the life ----------------------------------------------------------------
@@ -170,6 +179,8 @@ class Brain:
             await self._neighbours.open()
             started = await self._begin(await self._unfinished)
             self._inbox.appendleft(started)  # before all that was heard meanwhile
+            self.put(LanTurned(self._addresses.dead()))
+            await self._pings.open()
             self._is_born = True
             self._turn()  # a status can be given from here on
             await self._open(control)
@@ -178,6 +189,7 @@ class Brain:
             return await self._turn_until_the_end()
         finally:
             await control.close()
+            await self._pings.close()
             await self._neighbours.close()
             await self._addresses.close()
             await self._close_the_books()
@@ -282,7 +294,7 @@ class Brain:
         self._inbox.append(event)
         self._wake.set()
 
-    def _address_changed(self, event: AddressLost | AddressFound) -> None:
+    def _address_changed(self, event: AddressLost | AddressFound | LanTurned) -> None:
         if self._is_born:  # what is found before is told with Started
             self.put(event)
 

@@ -54,6 +54,8 @@ def _of_peer(status: Status, core: Node, figures: Figures, now_ms: int) -> Itera
     elif not status.nodes[core.peer].heard:
         yield Problem("error", "node-offline", about)
     for name, node in status.nodes.items():
+        if node.reached is False:
+            yield Problem("error", "cut-off", {"node": name})
         if node.state in ("standby", "maintenance", "leaving"):
             yield Problem("info", f"node-{node.state}", {"node": name})
 

@@ -51,6 +51,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     heard: bool = True
     realtime: bool | None = None
     """Local node only: the heart has real-time scheduling."""
+    reached: bool | None = None
+    """Its LAN is alive and it reaches the tiebreaker, as far as there are any."""
 
 
 class ResourceStatus(msgspec.Struct, frozen=True):

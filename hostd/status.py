@@ -100,6 +100,7 @@ def _own_node(core: Node, figures: Figures) -> NodeStatus:
         version=own.release,
         phase=own.phase.name.lower(),
         realtime=None if figures.heart is None else figures.heart.realtime,
+        reached=own.reached,
     )
 
 
@@ -124,6 +125,7 @@ def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
         version=peer.release if peer else "",
         phase=peer.phase.name.lower() if peer else "",
         heard=heard,
+        reached=peer.reached if peer is not None and heard else None,
         links=_links(core, figures, now_ms),
     )
 

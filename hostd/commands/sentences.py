@@ -211,6 +211,10 @@ _PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "No neighbour was seen to reach {address} ({service}) at {node}.",
         "Try it from a client; check switch and gateway (ARP filters, port security).",
     ),
+    "cut-off": (
+        "{node} has no way to its clients: its LAN is dead, or it does not reach the tiebreaker.",
+        "See to its cable and its switch. Back for ten seconds, it may serve again.",
+    ),
     "address-conflict": (
         "Another station ({station}) claims {address}.",
         "Find the machine with this hardware address and take the address off it.",

@@ -55,11 +55,11 @@ class FencingDevice(msgspec.Struct, frozen=True):
 
 
 class Tiebreaker(msgspec.Struct, frozen=True):
-    """``[tiebreaker]``: stations that a node which hears nobody else asks."""
+    """``[tiebreaker]``: stations that tell a node whether it can be reached by its clients."""
 
     ping: tuple[str, ...]
     deadtime_ms: int
-    is_all: bool = False
+    needs_all: bool = False
     """All of them must answer (``mode = "all"``), and not any."""
 
 
@@ -314,9 +314,6 @@ def read_tiebreaker(section: Section, timers: Timers) -> Tiebreaker | None:
     deadtime_ms = section.take("deadtime", duration("20ms", "1h"), timers.deadtime_ms)
     mode = section.take("mode", values.choice("any", "all"), "any")
     section.end()
-    if section.is_there:
-        cure = "do not count on it in this release"
-        section.complaints.warn(section.path, f"{NOT_YET}: a node that hears nobody does not ask it", cure)
     return Tiebreaker(ping, deadtime_ms, mode == "all") if section.is_there else None
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from hostd.address import Addresses
 from hostd.config import Announcements
-from hostd.core.events import AddressFound, AddressLost, ForeignClaim
+from hostd.core.events import AddressFound, AddressLost, ForeignClaim, LanTurned
 from hostd.neighbours import Neighbours
 from tests.edge.namespaces import Machine, inside
 
@@ -17,12 +17,20 @@ class Node:
     def __init__(self, machine: Machine, texts: Sequence[str], lease_ms: int, times: Announcements) -> None:
         self.machine = machine
         self.events: list[AddressLost | AddressFound] = []
+        self.dead: list[tuple[str, ...]] = []
+        """What each report of the LAN named, in order."""
         self.claims: list[ForeignClaim] = []
         self.verdicts: list[tuple[str, bool, str]] = []
-        self.addresses = Addresses(texts, lease_ms, self.events.append)
+        self.addresses = Addresses(texts, lease_ms, self._reported)
         self.neighbours = Neighbours(
             self.addresses, times, self.claims.append, lambda *verdict: self.verdicts.append(verdict)
         )
+
+    def _reported(self, event: AddressLost | AddressFound | LanTurned) -> None:
+        if isinstance(event, LanTurned):
+            self.dead.append(event.dead)
+        else:
+            self.events.append(event)
 
     async def until(self, claim: Callable[[], bool], within_s: float = 3.0) -> None:
         """Fails if ``claim`` does not come true; looks every few milliseconds."""

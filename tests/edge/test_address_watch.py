@@ -63,6 +63,25 @@ def test_a_pulled_cable_is_a_lost_address_once_per_time(machine: Machine) -> Non
     asyncio.run(story())
 
 
+def test_a_dead_interface_is_told_held_or_not(machine: Machine) -> None:
+    """Each address that no interface could serve, at every change and not oftener."""
+
+    async def story() -> None:
+        async with node(machine, V4, V6, "10.7.0.1") as a:
+            nowhere = ("10.7.0.1",)
+            assert a.dead == [nowhere]
+            machine.unplug()
+            await a.until(lambda: a.dead[-1] == (V4, V6, *nowhere))
+            machine.plug()
+            await a.until(lambda: a.dead[-1] == nowhere)
+            machine.ip("link", "set", "eth0", "down")
+            await a.until(lambda: V4 in a.dead[-1])
+            assert a.addresses.dead() == a.dead[-1]
+            assert all(one != other for one, other in zip(a.dead, a.dead[1:], strict=False))
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("text", [V4, V6])
 def test_an_interface_set_down_is_a_lost_address(machine: Machine, text: str) -> None:
     """For IPv4 the kernel keeps the address, for IPv6 it deletes it; one report either way."""

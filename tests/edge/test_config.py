@@ -181,13 +181,13 @@ def test_fencing_devices_are_kept_per_node(tmp_path: Path) -> None:
 
 
 def test_what_is_not_acted_upon_yet_is_said_aloud(tmp_path: Path) -> None:
-    """Nobody may count on a tiebreaker or a watchdog that this release does not use."""
+    """Nobody may count on what this release does not use."""
     text = (
         '[fencing]\n[[fencing.device]]\nagent = "fence_x"\n[tiebreaker]\nping = ["10.0.0.1"]\n[watchdog]\n'
         '[service.x]\naddress = "10.0.0.2"\nprobation = "1h"\n'
     )
     warned = [w for w in load(tmp_path, text).warnings if "is checked and not yet acted upon" in w]
-    keys = ("[tiebreaker]", "[watchdog]", "[service.x] probation")
+    keys = ("[watchdog]", "[service.x] probation")
     assert len(warned) == len(keys)
     for warning, key in zip(warned, keys, strict=True):
         assert key in warning
