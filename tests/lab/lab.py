@@ -227,14 +227,20 @@ class Lab:
         lan, other = self._ports(node)[0], self._ports(self.other(node))[0]
         self._filter(f'iifname "{lan}" oifname "{other}" drop')
 
+    def block_pings(self, *nodes: Node) -> None:
+        """Nobody on the client LAN answers these nodes' echo requests; all else passes."""
+        ports = ", ".join(f'"{self._ports(node)[0]}"' for node in nodes)
+        self._filter(f"iifname {{ {ports} }} icmp type echo-request drop", hook="prerouting")
+
     def pass_everything(self) -> None:
         """The switch is a switch again."""
         self.lan.nft("table bridge lab\ndelete table bridge lab\n")
 
-    def _filter(self, rule: str) -> None:
+    def _filter(self, rule: str, *, hook: str = "forward") -> None:
+        """``hook``: "prerouting" also sees what is for the gateway, which is the switch itself."""
         self.lan.nft(
             "table bridge lab\ndelete table bridge lab\n"
-            f"table bridge lab {{\nchain forward {{\ntype filter hook forward priority 0\n{rule}\n}}\n}}\n"
+            f"table bridge lab {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rule}\n}}\n}}\n"
         )
 
     # -- watching -------------------------------------------------------------------------
