@@ -77,6 +77,7 @@ WHY: Final[dict[Why, str]] = {
     Why.NOT_CLEARED: "nothing proves that the silent node does not run it",
     Why.ORDERED: "the coordinator says so",
     Why.NODE_CUT_OFF: "the node has no way to its clients (its LAN is dead, or the tiebreaker is not reached)",
+    Why.DEFINITION_CHANGED: "its definition has changed",
     Why.PEER_BLOCKED: "a stop failed on the other node, so it has to be fenced",
 }
 

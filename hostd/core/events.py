@@ -35,6 +35,8 @@ class Started(Event, frozen=True):
     release: str = ""
     present: tuple[str, ...] = ()
     """Addresses of the plan that were found on this node, left by an earlier life."""
+    outdated: tuple[str, ...] = ()
+    """Services of which something was started here under another definition."""
 
 
 class TimerFired(Event, frozen=True):

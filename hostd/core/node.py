@@ -177,7 +177,9 @@ class Node(State):
         for service in self.plan.services:
             self.cleaned[service.name] = self.wishes.stamp(WishKind.CLEANUP, service.name)
             unfinished = service.name in event.unfinished
-            self.ladders[service.name] = Ladder(service, now_ms, event.present, unfinished=unfinished)
+            ladder = Ladder(service, now_ms, event.present, unfinished=unfinished)
+            ladder.outdated = service.name in event.outdated
+            self.ladders[service.name] = ladder
 
     def _address_finished(self, now_ms: int, event: AddressFinished) -> None:
         lost = self.leases.finished(event)

@@ -44,7 +44,7 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     if phase is Phase.ALONE and ladder.state is not ServiceState.RUNNING and _is_claimed(state, now_ms, service):
         return Want(Order.HOLD, Why.WAITS_FOR_STOP, free=free)
     needs = [state.ladders[name] for name in service.requires]
-    if not ladder.state.is_stopped and not all(need.serves for need in needs):
+    if not ladder.state.is_stopped and not all(need.serves and not is_renewed(state, need) for need in needs):
         return Want(Order.STOP, Why.REQUIREMENT_MISSING, free=free)
     ready = (
         all(need.state is ServiceState.RUNNING for need in needs)
@@ -52,7 +52,17 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
         and not peer_may_run(state, now_ms, service)
     )
     guard = state.clearance not in (Clearance.FENCED, Clearance.CONFIRMED) or phase is not Phase.ALONE
-    return Want(Order.RUN, assignment.why, guard=guard, ready=ready, free=free)
+    return Want(Order.RUN, assignment.why, guard=guard, ready=ready, free=free, renew=is_renewed(state, ladder))
+
+
+def is_renewed(state: State, ladder: Ladder) -> bool:
+    """It runs under an older definition, and both nodes know the new one: until
+    then it must not be started, so it is not stopped either."""
+    name = ladder.service.name
+    if not ladder.outdated or ladder.state.is_stopped or state.wishes.in_maintenance(name):
+        return False
+    word = state.peers.last_word if state.pair.is_confirmed else None
+    return name not in situation.differing_services(state.plan, word)
 
 
 def must_give_way(state: State, now_ms: int, service: Service) -> bool:

@@ -59,6 +59,8 @@ class Want(msgspec.Struct, frozen=True):
     """No proof that the peer is off: ask for an address before adding it."""
     ready: bool = True
     free: bool = True
+    renew: bool = False
+    """What was started under an older definition is to be stopped first."""
 
 
 class Ladder:
@@ -66,7 +68,7 @@ class Ladder:
 
     __slots__ = (
         "ban_ends_at_ms", "banned", "brief", "conflict", "detail", "failures", "gave_up", "lan_is_dead", "obeyed",
-        "retry_at_ms", "rungs", "service", "since_at_ms", "state", "unfinished", "was_running", "why",
+        "outdated", "retry_at_ms", "rungs", "service", "since_at_ms", "state", "unfinished", "was_running", "why",
     )  # fmt: skip
 
     def __init__(self, service: Service, now_ms: int, present: tuple[str, ...], *, unfinished: bool) -> None:
@@ -74,6 +76,7 @@ class Ladder:
         self.unfinished = unfinished
         self.rungs = [Rung(resource, found(resource, present)) for resource in service.resources]
         self.obeyed: Epoch = NO_EPOCH
+        self.outdated = False  # something of it was started under an older definition
         self.banned = False
         self.ban_ends_at_ms: int | None = None
         self.failures: list[int] = []
@@ -227,7 +230,7 @@ class Ladder:
         above = [rung for rung in self.rungs[floor:] if rung.state is not ResourceState.STOPPED]
         if above:
             return [self._stop(above[-1], ids)] if want.free else []
-        if floor == 0 and (self.unfinished or self.gave_up):
+        if floor == 0:
             self._at_the_bottom(now_ms)
         if want.order is not Order.RUN or self.banned or not want.ready:
             return []
@@ -248,6 +251,9 @@ class Ladder:
             return end
         if self.gave_up or want.order in (Order.STOP, Order.YIELD):
             return 0
+        if self.outdated and want.renew:
+            self.why, self.detail = Why.DEFINITION_CHANGED, ""
+            return 0
         complete = all(rung.state is ResourceState.RUNNING for rung in self.rungs)
         if want.order is Order.UNDO and not complete and not self.was_running:
             return 0
@@ -263,7 +269,7 @@ class Ladder:
         if self.gave_up:
             self.banned = True
             self.ban_ends_at_ms = now_ms + ADDRESS_BAN_MS if self.brief else None
-        self.unfinished = self.gave_up = self.brief = False
+        self.unfinished = self.gave_up = self.brief = self.outdated = False
 
     # -- inside: acts -----------------------------------------------------------------
 

@@ -176,4 +176,5 @@ class Why(enum.Enum):
     NOT_CLEARED = 39  # without fencing, a service without an address needs more proof
     ORDERED = 40  # the assignment says so
     NODE_CUT_OFF = 42  # it has no way to its clients
+    DEFINITION_CHANGED = 43  # it runs under an older definition
     PEER_BLOCKED = 41  # a stop failed there: it is fenced on purpose

@@ -319,3 +319,49 @@ def test_a_moved_service_stays_where_it_was_put():
     go_alone(bench)
     bench.until(lambda: bench.states["mysql"] is RUNNING)
     assert not bench.node.wishes.has(WishKind.MOVED, "mysql")
+
+
+# -- a definition that has changed ----------------------------------------------------------------
+
+
+def renewed(*services, **peer):
+    """a runs everything under older definitions, and becomes coordinator; b says these things."""
+    names = tuple(s.name for s in services)
+    bench = Bench(plan(*services), running=names, outdated=names)
+    join(bench, **peer)
+    return bench
+
+
+def test_a_service_that_runs_under_an_older_definition_is_stopped_and_started():
+    """And once only."""
+    bench = renewed(service())
+    settle(bench)
+    assert [a for a in actions(bench.seen) if not a.startswith("monitor")] == ["stop mysql", "start mysql"]
+    assert bench.states["mysql"] is RUNNING
+
+
+def test_nothing_is_stopped_for_a_definition_that_the_peer_does_not_have_yet():
+    """It could not be started again: who differs starts nothing."""
+    bench = renewed(service(), digests={"mysql": "another"})
+    bench.run(3_000)
+    assert "stop mysql" not in actions(bench.seen) and bench.states["mysql"] is RUNNING
+    bench.say(digests={"mysql": "mysql"})
+    settle(bench)
+    assert "stop mysql" in actions(bench.seen) and bench.states["mysql"] is RUNNING
+
+
+def test_what_requires_it_is_stopped_first_and_started_last():
+    """A filesystem is not unmounted under its database."""
+    bench = Bench(plan(service("disk"), service(requires=("disk",))), running=("disk", "mysql"), outdated=("disk",))
+    join(bench)
+    settle(bench)
+    moves = [a for a in actions(bench.seen) if not a.startswith("monitor")]
+    assert moves == ["stop mysql", "stop disk", "start disk", "start mysql"]
+
+
+def test_a_service_that_does_not_run_is_not_outdated():
+    """Its next start is under the new definition anyway."""
+    bench = Bench(plan(service()), outdated=("mysql",))
+    join(bench)
+    settle(bench)
+    assert [a for a in actions(bench.seen) if not a.startswith("monitor")] == ["start mysql"]
