@@ -134,6 +134,17 @@ _REFUSALS: Final[dict[Refusal, tuple[str, ExitCode]]] = {
     ),
     Refusal.CONFIRM_OWN_NODE: ("this node is not off: you are on it", ExitCode.WRONG_USE),
     Refusal.LEAVING: ("this node is leaving and takes no more orders; give them on the other one", ExitCode.NO),
+    Refusal.FENCE_OWN_NODE: (
+        "refused for safety: you are on this node, and nobody would take its services over in good order\n"
+        "(`hostd leave` ends it; or give the command on the other node)",
+        ExitCode.UNSAFE,
+    ),
+    Refusal.NO_FENCING: ("no fencing is configured; see [fencing] of conf.d", ExitCode.WRONG_USE),
+    Refusal.NOTHING_TO_FENCE: (
+        "this node does not share services with that one now: it acts alone, waits or has left, "
+        "so there is nothing to take away from it",
+        ExitCode.NO,
+    ),
     Refusal.NO_OTHER_NODE: ("there is no other node that may run it", ExitCode.NO),
 }
 

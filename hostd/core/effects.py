@@ -158,6 +158,9 @@ class Refusal(enum.Enum):
     CONFIRM_OWN_NODE = 9
     LEAVING = 10  # this node is leaving; nothing more is taken
     NO_OTHER_NODE = 11
+    FENCE_OWN_NODE = 12
+    NO_FENCING = 13  # no device is configured
+    NOTHING_TO_FENCE = 14  # this node acts alone, or has left: the other one counts as off already
 
 
 class AnswerOperator(Effect, frozen=True):

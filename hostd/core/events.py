@@ -266,6 +266,12 @@ class ConfirmDown(Command, frozen=True):
     node: str
 
 
+class FenceNode(Command, frozen=True):
+    """Shoot the peer, heard or not; given up if the devices fail."""
+
+    node: str
+
+
 class Leave(Command, frozen=True):
     pass
 
@@ -277,7 +283,7 @@ class Detach(Command, frozen=True):
 
 AnyCommand = (
     MoveService | StopService | StartService | SetStandby | SetMaintenance
-    | CleanUp | ConfirmDown | Leave | Detach
+    | CleanUp | ConfirmDown | FenceNode | Leave | Detach
 )  # fmt: skip
 
 

@@ -92,6 +92,20 @@ def confirm_down(state: State, now_ms: int, node: str) -> Refusal | None:
     return None
 
 
+def fence_node(state: State, node: str) -> Refusal | None:
+    """The operator wants the peer shot: PEER_LOST on purpose, until a device confirms or fails."""
+    if node == state.me:
+        return Refusal.FENCE_OWN_NODE
+    if node != state.peer:
+        return Refusal.UNKNOWN_NODE
+    if not state.plan.fencing:
+        return Refusal.NO_FENCING
+    if not state.pair.is_confirmed and not state.pair.seeks_clearance:
+        return Refusal.NOTHING_TO_FENCE
+    state.fence_asked = True
+    return None
+
+
 def turn(state: State, now_ms: int) -> list[AnyEffect]:
     """Membership: seek clearance if that is called for, then decide the phase."""
     if state.peers.is_heard(now_ms):
@@ -117,6 +131,8 @@ def turn(state: State, now_ms: int) -> list[AnyEffect]:
 def entered(state: State, now_ms: int, turn: Turn) -> list[AnyEffect]:
     """What belongs to a phase that has just been entered."""
     effects: list[AnyEffect] = [Tell(PhaseChanged(turn.phase, turn.confirmed, state.pair.view, turn.why))]
+    if not (state.pair.is_confirmed or state.pair.seeks_clearance):
+        state.fence_asked = False
     if turn.phase is not Phase.ALONE:
         state.clearance = Clearance.NONE
     if turn.phase not in (Phase.STARTUP_FENCING, Phase.JOINING, Phase.PEER_LOST):
@@ -151,7 +167,7 @@ def sight(state: State, now_ms: int) -> Sight:
         clearance=clearance,
         cleared=cleared,
         may_form=not unknown and same_nodes and state.mode is Mode.ACTIVE,
-        peer_blocked=blocked and state.fencing and not state.reach.is_cut_off,
+        peer_blocked=state.fence_asked or (blocked and state.fencing and not state.reach.is_cut_off),
     )
 
 
@@ -164,15 +180,15 @@ def need(state: State, now_ms: int) -> Need:
     spares = mine < theirs or (mine == theirs and not state.plan.is_first(state.me))
     return Need(
         seeking=state.pair.seeks_clearance and (state.pair.must_fence or not state.peers.is_heard(now_ms)),
-        startup=state.pair.phase is Phase.STARTUP_FENCING,
+        startup=state.pair.phase is Phase.STARTUP_FENCING and not state.fence_asked,
         early=state.pair.is_confirmed and quiet,
         devices=state.fencing,
         peer=state.peer,
         incarnation=state.peers.incarnation,
         addresses=situation.addresses_to_ask_for(state.plan, state.ladders, fencing=state.fencing),
-        delay_ms=state.plan.fence_delay_ms if spares else 0,
+        delay_ms=state.plan.fence_delay_ms if spares and not state.fence_asked else 0,
         said_goodbye=situation.said_goodbye(state.peer, last, state.orders),
-        cut_off=state.reach.is_cut_off,
+        cut_off=state.reach.is_cut_off and not state.fence_asked,
     )
 
 

@@ -40,6 +40,7 @@ from hostd.core.events import (
     ConfirmDown,
     Detach,
     FenceFinished,
+    FenceNode,
     ForeignClaim,
     FrameReceived,
     HeartLost,
@@ -148,6 +149,7 @@ class Node(State):
                 effects += self.clearing.probe_finished(now_ms, event)
             case FenceFinished():
                 effects += self.clearing.fence_finished(now_ms, event)
+                self.fence_asked = self.fence_asked and event.confirmed
             case WishesSaved():
                 self.wishes_dirty = self.wishes_dirty or not event.ok
             case AddressLost():
@@ -224,6 +226,8 @@ class Node(State):
             effects += self.leases.extend(self.away_ms, self.ids)
         elif isinstance(command, ConfirmDown):
             refusal = membership.confirm_down(self, now_ms, command.node)
+        elif isinstance(command, FenceNode):
+            refusal = membership.fence_node(self, command.node)
         else:
             taken = judge(command, self._scene(now_ms))
             if isinstance(taken, Refusal):

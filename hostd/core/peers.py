@@ -166,9 +166,10 @@ class Peers:
         return timers.deadtime_ms
 
     def is_heard(self, now_ms: int) -> bool:
-        """Both directions work, now, with the newest life of the peer."""
+        """Both directions work, now, with the newest life of the peer, and that is not known to be dead."""
         return (
             self.hearing
+            and self.incarnation > self.dead
             and self.echo_at_ms is not None
             and self.echo_incarnation == self.incarnation
             and now_ms - self.echo_at_ms < self.silence_limit_ms()

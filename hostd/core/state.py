@@ -50,6 +50,7 @@ class State:
         self.clearing = Clearing()
         self.clearance = Clearance.NONE
         self.confirmed_down = False
+        self.fence_asked = False  # by the operator, and not yet tried
         self.address_fell_silent = False
         self.assignments = Assignments(plan)
         self.orders: dict[str, Assignment] = {}

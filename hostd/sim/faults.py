@@ -21,6 +21,7 @@ from hostd.core.events import (
     CleanUp,
     ConfirmDown,
     Detach,
+    FenceNode,
     Leave,
     MoveService,
     SetMaintenance,
@@ -258,6 +259,8 @@ def command(ask: Ask) -> AnyCommand:
             return CleanUp(ask.subject)
         case "confirm-down":
             return ConfirmDown(ask.subject)
+        case "fence":
+            return FenceNode(ask.subject)
         case "leave":
             return Leave()
         case "detach":
@@ -406,12 +409,12 @@ def _ask(rng: random.Random, plan: Plan) -> list[AnyFault]:
     where, service, node = _node(rng, plan), _service(rng, plan), _node(rng, plan)
     name = rng.choice(
         ("move", "move", "move", "stop", "start", "standby", "online", "maintenance", "cleanup", "confirm-down",
-         "leave", "detach")
+         "fence", "leave", "detach")
     )  # fmt: skip
     match name:
         case "move":
             return [Ask(where, name, service, node if rng.random() < 0.5 else "")]
-        case "standby" | "online" | "confirm-down":
+        case "standby" | "online" | "confirm-down" | "fence":
             return [Ask(where, name, node)]
         case "maintenance":
             return [Ask(where, name, rng.choice(("on", "off", "off")), rng.choice(("", service)))]

@@ -21,7 +21,7 @@ from hostd.core.effects import (
     RenewAddress,
     RunAction,
 )
-from hostd.core.events import AnyEvent, FrameReceived, OperatorAsked
+from hostd.core.events import AnyEvent, FenceNode, FrameReceived, OperatorAsked
 from hostd.core.snapshot import Assignment, Snapshot
 from hostd.core.terms import Action, Epoch, Incarnation, Mode, Phase, ServiceState
 from hostd.sim.faults import AnyFault
@@ -33,6 +33,9 @@ PAUSE_GRACE_MS: Final = 50
 
 HEAL_GRACE_BEATS: Final = 3
 """Two owners after the heal of a split in which not even ARP passed: 300 ms at the default keepalive."""
+
+FENCE_ASKED_MS: Final = 30_000
+"""An operator's wish to shoot is tried for so long: the devices' limit, and some."""
 
 HEARING_MARGIN_MS: Final = 2_000
 """The slowest weather, and a few keepalives."""
@@ -56,6 +59,7 @@ class Judge:
         self._owners: dict[str, int] = {}
         """Addresses with two owners now, and since when."""
         self._away_until_ms: dict[str, int] = {}
+        self._fence_asked_at_ms: dict[str, int] = {}
         self.overlap_ms_max = 0
         self.given_up: dict[str, bool] = {}
         """Services that were banned somewhere: failback does not undo that by itself."""
@@ -183,6 +187,8 @@ class Judge:
                 self._heard_at_ms[name] = max(self._heard_at_ms.get(name, 0), world.queue.now_ms - ago_ms)
         elif type(event) is OperatorAsked:
             self._commands[event.command_id] = 0
+            if isinstance(event.command, FenceNode):
+                self._fence_asked_at_ms[name] = world.queue.now_ms
         if self._ended.get(name) == machine.brain_life and effects:
             self._harm(world, f"{name} acts after Exit: {effects[0]!r}")
         if not effects:
@@ -299,10 +305,13 @@ class Judge:
         """Invariant 6: as long as one link works in both directions and both
         daemons run, nobody is declared dead.
 
-        Exception: with fencing, a node whose stop failed is shot on purpose.
+        Exceptions: with fencing, a node whose stop failed is shot on purpose,
+        and so is one that the operator wants shot.
         """
         timers = world.plan.timers
         other = world.other(machine)
+        if world.queue.now_ms - self._fence_asked_at_ms.get(machine.name, -1 << 40) < FENCE_ASKED_MS:
+            return
         theirs = self._seen.get(other.name)
         if theirs is not None and any(r.state is ServiceState.BLOCKED for r in theirs.services.values()):
             return
