@@ -14,7 +14,7 @@ from typing import Final
 import pluggy
 
 from hostd.api.command import Completed
-from hostd.api.errors import AgentError, ConfigError, HostdError
+from hostd.api.errors import AgentError, ConfigError, HostdError, NotInstalled
 from hostd.api.fencing import FenceOrder
 from hostd.api.links import Link, LinkSettings, Note
 from hostd.api.parameters import REQUIRED, Field, Parameters
@@ -24,7 +24,7 @@ from hostd.core.terms import Carrier, Health
 
 __all__ = [
     "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "FenceOrder", "Field", "Health", "HostdError",
-    "Link", "LinkSettings", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
+    "Link", "LinkSettings", "NotInstalled", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
 ]  # fmt: skip
 
 hookimpl: Final = pluggy.HookimplMarker("hostd")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from hostd.api.errors import AgentError
+from hostd.api.errors import AgentError, NotInstalled
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -51,7 +51,8 @@ def run_command(argv: Sequence[str], limit: float, text: str | None, env: Mappin
                 env=None if env is None else {**os.environ, **env},
             )
         except OSError as error:
-            raise AgentError(
+            kind = NotInstalled if isinstance(error, FileNotFoundError) else AgentError
+            raise kind(
                 f"{argv[0]} cannot be run: {error.strerror}", cure=f"install {argv[0]} or set its path"
             ) from error
         try:

@@ -5,6 +5,7 @@ Errors::
     HostdError
     ├── ConfigError     the operator's mistake: says thing, value, rule, cure
     └── AgentError      the world's failure, as an agent met it
+        └── NotInstalled   what the agent needs is not on this machine
 """
 
 
@@ -23,3 +24,7 @@ class AgentError(HostdError):
         super().__init__(reason)
         self.reason = reason
         self.cure = cure
+
+
+class NotInstalled(AgentError):
+    """What the agent needs is not installed on this machine; another node may have it."""

@@ -71,11 +71,19 @@ class Resource:
         limit = self.remaining if timeout is None else min(timeout, self.remaining)
         return run_command(argv, limit, input, env)
 
-    def spawn(self, argv: Sequence[str], *, user: str | None = None, env: Mapping[str, str] | None = None) -> int:
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        keep: Sequence[int] = (),
+    ) -> int:
         """Start a daemon that outlives the action; its process id.
 
         It gets a session of its own, its output goes to ``output`` in
-        ``run_dir``, and it stays in the service's cgroup.
+        ``run_dir``, and it stays in the service's cgroup.  ``keep``: open
+        files that it is to inherit.
         """
         with open(self.run_dir / "output", "ab") as output:
             try:
@@ -87,6 +95,7 @@ class Resource:
                     start_new_session=True,
                     user=user,
                     env=None if env is None else {**os.environ, **env},
+                    pass_fds=keep,
                 )
             except (OSError, KeyError) as error:
                 raise AgentError(f"{argv[0]} cannot be run: {error}", cure=f"install {argv[0]}") from error

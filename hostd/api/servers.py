@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hostd.api.errors import AgentError
+from hostd.api.errors import AgentError, NotInstalled
 from hostd.api.resource import Resource
 
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
@@ -42,17 +42,18 @@ class ServerProcess(NamedTuple):
         return next((word.removeprefix(prefix) for word in self.argv if word.startswith(prefix)), None)
 
 
-def find(programs: Collection[str], is_ours: Callable[[ServerProcess], bool]) -> list[ServerProcess]:
+def find(
+    programs: Collection[str], is_ours: Callable[[ServerProcess], bool], among: Collection[int] | None = None
+) -> list[ServerProcess]:
     """Every living process that runs one of ``programs`` (file names, without folder) and for which
-    ``is_ours`` holds; lowest number first."""
+    ``is_ours`` holds; lowest number first.  ``among``: look at these alone, at a twentieth of the cost."""
     here = _namespaces(os.getpid())
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        pid = int(entry.name)
+    everybody = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - many, often
+    for pid in everybody if among is None else among:
+        entry = Path(f"/proc/{pid}")
         try:
-            program = (entry / "exe").readlink().name.removesuffix(" (deleted)")  # upgraded meanwhile
+            program = os.readlink(f"/proc/{pid}/exe").rpartition("/")[2].removesuffix(" (deleted)")  # noqa: PTH115
             if program not in programs:
                 continue
             fields = _stat(pid)
@@ -69,6 +70,14 @@ def is_alive(pid: int) -> bool:
     """Is there a process of this number that is not just waiting to be collected?"""
     try:
         return _stat(pid)[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def is_here(pid: int) -> bool:
+    """Is it in our own pid and network namespaces?"""
+    try:
+        return _namespaces(pid) == _namespaces(os.getpid())
     except OSError:
         return False
 
@@ -97,7 +106,7 @@ def program(names: Sequence[str], cure: str) -> str:
     path = f"{os.environ.get('PATH', '')}:{SBIN}"
     found = next((found for name in names if (found := shutil.which(name, path=path))), None)
     if found is None:
-        raise AgentError(f"{' or '.join(names)} is not installed", cure=cure)
+        raise NotInstalled(f"{' or '.join(names)} is not installed", cure=cure)
     return found
 
 

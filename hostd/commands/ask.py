@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from hostd.commands import sentences
+from hostd.commands import complaints, sentences
 from hostd.commands.exits import ExitCode
 from hostd.core.events import AnyCommand
 from hostd.requests import (
@@ -80,7 +80,7 @@ def status(runtime: Path, *, retry_s: float | None = None) -> Status:
     """The status, its problems with text and cure.  Raises :class:`Unanswered`."""
     answer = ask(runtime, AskStatus(), retry_s=retry_s)
     assert isinstance(answer, StatusIs), answer
-    return sentences.with_texts(answer.status)
+    return complaints.with_texts(answer.status)
 
 
 def order(runtime: Path, command: AnyCommand) -> Taken:

@@ -5,7 +5,7 @@ import datetime
 import json
 from typing import Any, Final
 
-from hostd.commands import ask, options, sentences
+from hostd.commands import ask, complaints, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.log import is_detail
 from hostd.commands.paper import Paper
@@ -112,6 +112,6 @@ def show(name: str, service: ServiceStatus, chain: list[Entry], status: Status, 
         paper.wrapped(f"now on {node}", "; ".join(remarks), indent=24)
     paper.wrapped("its primary", service.primary, indent=24)
     about = [p for p in status.problems if p.about.get("service") == name]
-    for problem in sentences.with_texts(status).problems if about else ():
+    for problem in complaints.with_texts(status).problems if about else ():
         if problem.about.get("service") == name:
             paper.wrapped(problem.severity, f"{problem.text} → {problem.cure}", indent=9)

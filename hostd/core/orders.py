@@ -6,9 +6,10 @@ Refuses to know rungs and actions.
 
 from hostd.core import duties, situation
 from hostd.core.plan import Service
-from hostd.core.services import Ladder, Order, Want
+from hostd.core.services import Ladder
 from hostd.core.state import State
 from hostd.core.terms import Clearance, Mode, Phase, ServiceState, Why
+from hostd.core.wants import Order, Want
 
 IN_USE = (ServiceState.STARTING, ServiceState.RUNNING, ServiceState.RECOVERING, ServiceState.BLOCKED)
 """States in which a node certainly has a service; UNKNOWN is probed first, STOPPING ends by itself."""

@@ -287,6 +287,7 @@ class Pair:
         offer = self.invitation
         if (
             offer is not None
+            and offer.view > self.view_max  # going ALONE since has made it void
             and sight.may_form
             and word.phase is Phase.MEMBER
             and (word.view, word.incarnation, word.coordinator) == (offer.view, offer.to, self.me)

@@ -13,10 +13,7 @@ is claimed only when the stop succeeded, nothing was left of its processes
 touching the rungs above it.
 """
 
-import enum
 from typing import Final
-
-import msgspec
 
 from hostd.core.effects import AddAddress, AnnounceAddress, AnyEffect, RemoveAddress, RunAction
 from hostd.core.events import ActionFinished, AddressCause, AddressFinished, AddressOutcome, AddressVerified
@@ -32,35 +29,12 @@ from hostd.core.terms import (
     ServiceState,
     Why,
 )
+from hostd.core.wants import Order, Want
 
 CONFLICT_RETRY_MS: Final = 1_000
 """Somebody answers for the address: its lease may be running out."""
 ADDRESS_BAN_MS: Final = 15_000
 """A node whose interface is down is tried again: both nodes may have lost the LAN."""
-
-
-class Order(enum.Enum):
-    """What is wanted of a service on this node."""
-
-    RUN = 1
-    STOP = 2
-    HOLD = 3  # start nothing, keep what runs
-    UNDO = 4  # as HOLD, and a ladder in the middle is climbed down again
-    YIELD = 5  # another node acts for it: addresses off at once, then stop
-    FREEZE = 6  # hands off: only monitors
-
-
-class Want(msgspec.Struct, frozen=True):
-    """An order and its circumstances."""
-
-    order: Order
-    why: Why
-    guard: bool = True
-    """No proof that the peer is off: ask for an address before adding it."""
-    ready: bool = True
-    free: bool = True
-    renew: bool = False
-    """What was started under an older definition is to be stopped first."""
 
 
 class Ladder:

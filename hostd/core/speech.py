@@ -17,10 +17,11 @@ from hostd.core.effects import (
     ServiceTurned,
     Tell,
 )
-from hostd.core.services import Ladder, Want
+from hostd.core.services import Ladder
 from hostd.core.snapshot import Snapshot
 from hostd.core.state import State
 from hostd.core.terms import NEVER_BORN, ServiceState
+from hostd.core.wants import Want
 
 
 def publish(state: State, now_ms: int) -> list[AnyEffect]:

@@ -15,10 +15,11 @@ from hostd.core.peers import Peers
 from hostd.core.placement import Decision
 from hostd.core.plan import Plan
 from hostd.core.reach import Reach
-from hostd.core.services import Ladder, Want
+from hostd.core.services import Ladder
 from hostd.core.situation import report_of
 from hostd.core.snapshot import Assignment, Report, Snapshot
 from hostd.core.terms import NEVER_BORN, Clearance, Ids, Incarnation, Mode, ResourceState, ServiceState
+from hostd.core.wants import Want
 from hostd.core.wishes import Wishes
 
 LAST_WORDS: Final = 5

@@ -12,7 +12,7 @@ import msgspec
 
 from hostd.core.node import Node
 from hostd.core.plan import Plan
-from hostd.sim import faults, mutants, plans
+from hostd.sim import draws, faults, mutants, plans
 from hostd.sim.machine import Brain
 from hostd.sim.run import Verdict, simulate
 from hostd.sim.trace import Trace
@@ -42,7 +42,7 @@ def make_brain(plan: Plan, node: str) -> Brain:
 def drawn(seed: int, fencing: bool | None) -> tuple[Plan, faults.Schedule]:
     """The plan and the schedule of a seed."""
     plan = plans.draw(seed, fencing)
-    return plan, faults.draw(seed, plan, faults=4 + seed % 17, over_ms=OVER_MS)
+    return plan, draws.draw(seed, plan, faults=4 + seed % 17, over_ms=OVER_MS)
 
 
 def many(

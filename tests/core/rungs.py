@@ -9,8 +9,9 @@ from typing import Any
 from hostd.core.effects import AnnounceAddress, AnyEffect, RunAction
 from hostd.core.events import ActionFinished, AddressFinished, AddressOutcome
 from hostd.core.plan import Service
-from hostd.core.services import Ladder, Order, Want
+from hostd.core.services import Ladder
 from hostd.core.terms import Action, Health, Ids, ResourceState, ServiceState, Why
+from hostd.core.wants import Order, Want
 from tests.core.builders import T0_MS, actions, address, agent, service
 
 DISK_ADDRESS_MYSQL = service(resources=(agent("disk"), address(), agent("mysql")))

@@ -5,9 +5,9 @@ import pytest
 from hostd.core import orders
 from hostd.core.events import ConfirmDown, MoveService, ProcessExited, SetMaintenance, StartService, StopService
 from hostd.core.pair import Turn
-from hostd.core.services import Order
 from hostd.core.snapshot import Assignment, WishKind
 from hostd.core.terms import Action, Clearance, Epoch, Mode, Phase, ResourceState, ServiceState, Why
+from hostd.core.wants import Order
 from tests.core.builders import (
     Bench,
     actions,

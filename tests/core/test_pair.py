@@ -374,3 +374,15 @@ def test_a_node_that_joins_takes_the_operators_word_before_initdead():
     """``confirm-down`` is valid in every phase while the peer is unheard."""
     turn = pair(JOINING).decide(silent(0, clearance=Clearance.CONFIRMED))
     assert turn is not None and (turn.phase, turn.why) == (Phase.ALONE, Why.PEER_CONFIRMED_DOWN)
+
+
+def test_an_invitation_is_void_once_a_higher_view_was_taken():
+    """◆ Even for the life that it was meant for: it had left meanwhile, which is final."""
+    first = pair(JOINING)
+    first.decide(says(Phase.JOINING))
+    offer = first.invitation
+    assert offer is not None
+    first.decide(says(Phase.LEFT))
+    assert first.phase is Phase.ALONE and first.view > offer.view
+    turn = first.decide(sight(word(phase=Phase.MEMBER, view=offer.view, coordinator="a")))
+    assert turn is None and first.phase is Phase.ALONE

@@ -1,4 +1,4 @@
-"""Are we cut off?"""
+"""Are we cut off?  What the LAN's carriers and the tiebreaker say, and what follows of it."""
 
 import pytest
 

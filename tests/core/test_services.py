@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostd.core.events import AddressOutcome
-from hostd.core.services import Order
 from hostd.core.terms import Health, ResourceState, ServiceState, Why
+from hostd.core.wants import Order
 from tests.core.builders import ADDRESS, address, agent, service
 from tests.core.rungs import DISK_ADDRESS_MYSQL, STOPPED, Climb, running, stopped
 

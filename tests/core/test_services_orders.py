@@ -3,8 +3,9 @@
 import pytest
 
 from hostd.core.events import AddressCause, AddressOutcome
-from hostd.core.services import ADDRESS_BAN_MS, CONFLICT_RETRY_MS, Order
+from hostd.core.services import ADDRESS_BAN_MS, CONFLICT_RETRY_MS
 from hostd.core.terms import Health, ResourceState, ServiceState, Why
+from hostd.core.wants import Order
 from tests.core.builders import ADDRESS, address, agent, service
 from tests.core.rungs import STOPPED, running, stopped
 

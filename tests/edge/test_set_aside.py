@@ -8,7 +8,7 @@ import pytest
 
 from hostd import config
 from hostd.api import ConfigError, Parameters
-from hostd.commands import run, sentences, status
+from hostd.commands import complaints, run, status
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
 from hostd.config import Configuration
@@ -113,7 +113,7 @@ def test_wrong_parameters_are_the_operators_mistake_and_refused(tmp_path: Path) 
 
 def test_the_status_shows_it_with_reason_and_cure(tmp_path: Path) -> None:
     """An error for each: failed here, unknown if it may still run; the others are shown as ever."""
-    facts = sentences.with_texts(seen(read(tmp_path), left="disk"))
+    facts = complaints.with_texts(seen(read(tmp_path), left="disk"))
     assert list(facts.services) == ["disk", "mail", "news", "web"]
     assert (facts.services["disk"].state, facts.services["disk"].nodes) == ("unknown", ("a",))
     assert (facts.services["mail"].state, facts.services["mail"].nodes) == ("failed", ())

@@ -6,7 +6,7 @@ import re
 import msgspec
 
 from hostd import problems
-from hostd.commands import sentences
+from hostd.commands import complaints
 from hostd.core.effects import AddressDisputed, ClearanceTurned
 from hostd.core.events import FrameReceived, HeartReturned, LinkChanged, SnapshotReceived, Started, TimerFired
 from hostd.core.node import Node
@@ -73,7 +73,7 @@ def test_every_problem_has_a_text_and_a_cure() -> None:
     source = inspect.getsource(problems)
     given = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source)) | {"node-standby", "node-maintenance", "node-leaving"}
     given |= {"service-blocked", "service-unknown"}
-    assert given == set(sentences._PROBLEMS)
+    assert given == set(complaints.PROBLEMS)
 
 
 def test_a_node_that_waits_says_for_whom_and_how_long() -> None:
@@ -81,7 +81,7 @@ def test_a_node_that_waits_says_for_whom_and_how_long() -> None:
     scene = Scene()
     scene.later(10_000)
     assert scene.codes == {"waiting-for-peer": "warning", "no-fencing": "warning"}
-    (waiting,) = (p for p in sentences.with_texts(scene.status).problems if p.code == "waiting-for-peer")
+    (waiting,) = (p for p in complaints.with_texts(scene.status).problems if p.code == "waiting-for-peer")
     assert "20 s left" in waiting.text
     assert scene.status.nodes["a"].state == "pending"
     assert scene.status.nodes["b"].state == "unclean"

