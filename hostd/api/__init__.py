@@ -24,7 +24,8 @@ from hostd.core.terms import Carrier, Health
 
 __all__ = [
     "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "FenceOrder", "Field", "Health", "HostdError",
-    "Link", "LinkSettings", "NotInstalled", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream", "hookimpl",
+    "Link", "LinkSettings", "NotInstalled", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream",
+    "hookimpl",
 ]  # fmt: skip
 
 hookimpl: Final = pluggy.HookimplMarker("hostd")

@@ -208,7 +208,8 @@ def mount(resource: Resource, wanted: Wanted, kernel: Kernel) -> Mount:
     argv = [servers.program(("mount",), CURE)]
     argv += ["-t", wanted.fstype] if wanted.fstype else []
     argv += ["-o", ",".join(wanted.options)] if wanted.options else []
-    argv += ["--", wanted.source, wanted.directory]
+    # the very device that was looked at: mount would resolve UUID= anew, from a cache that may be stale
+    argv += ["--", wanted.block or wanted.source, wanted.directory]
     done = probes.run(resource, "mount", argv, probes.patience(resource, resource.remaining))
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"mount ended with {done.returncode}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hostd.api.errors import AgentError, NotInstalled
+from hostd.api.errors import NotInstalled
 from hostd.api.resource import Resource
 
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin"

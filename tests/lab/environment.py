@@ -31,11 +31,37 @@ STAMP = VENV / "hostd-environment.json"
 PACKAGE_OF = {
     # apache2-bin is the server without the unit that would start it at the next boot
     "apache2": "apache2-bin",
+    "cyrmaster": "cyrus-imapd",  # with its unit, and with a mail transport agent where there is none
+    "groff": "groff-base",
     "ip": "iproute2",
+    # these bring the server and its installer without the unit that would start it at the next boot
+    "mariadbd": "mariadb-server-core",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "my_print_defaults": "mariadb-client-core",
     "nft": "nftables",
     "nsenter": "util-linux",
+    "ocf-tester": "resource-agents",  # with the units of its daemons, which nothing starts here
+    "openssl": "openssl",
+    "saslpasswd2": "sasl2-bin",
+    "sg_persist": "sg3-utils",
+    "slapd": "slapd",  # with its unit: no package has the server alone
+    "systemctl": "systemd",
+    "xmllint": "libxml2-utils",
+    "zsh": "zsh",
 }
 """Which Debian package brings the command that the lab needs."""
+
+MACHINES_PACKAGE_OF = {
+    "/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so": "qemu-block-extra",
+    "cpio": "cpio",
+    "depmod": "kmod",
+    "mke2fs": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
+"""Likewise the command, or the file, that emulated machines need beside; none of these brings a unit."""
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_ASIDE = Path("/usr/sbin/policy-rc.d.hostd-put-aside")
@@ -54,18 +80,18 @@ class CommandFailed(Exception):
     """A command did not end well: the last lines of its output."""
 
 
-def ensure(*, lab: bool, tests: bool) -> tuple[Path, list[str]]:
+def ensure(*, lab: bool, tests: bool, machines: bool = False) -> tuple[Path, list[str]]:
     """Install what is missing; the interpreter to go on with, and what was installed.
 
     ``lab``: what builds nodes in namespaces is needed (root, Debian packages).
-    ``tests``: the test extra is needed too.
+    ``tests``: the test extra is needed too.  ``machines``: what emulates machines, too.
     Raises EnvironmentFailure with a sentence for the person who called.
     """
     if sys.version_info < (3, 11):  # noqa: UP036 - the one file that an older python3 may meet
         raise EnvironmentFailure(f"python3 is {sys.version.split()[0]}, hostd needs 3.11 or newer; Debian 12 has it")
     add_sbin_to_path()
     installed: list[str] = []
-    packages = missing_packages() if lab else []
+    packages = missing_packages(machines=machines) if lab else []
     venv_is_to_be_made = not (VENV / "bin" / "python").exists()
     if venv_is_to_be_made and importlib.util.find_spec("ensurepip") is None:
         packages.append(f"python{sys.version_info[0]}.{sys.version_info[1]}-venv")
@@ -78,7 +104,7 @@ def ensure(*, lab: bool, tests: bool) -> tuple[Path, list[str]]:
     if packages:
         install_packages(packages)
         installed += packages
-        still_missing = missing_packages() if lab else []
+        still_missing = missing_packages(machines=machines) if lab else []
         if still_missing:
             raise EnvironmentFailure(f"apt installed {' '.join(packages)}, yet {still_missing} is missing")
     if not stamp_says_done(tests):
@@ -99,8 +125,9 @@ def add_sbin_to_path() -> None:
 # -- Debian packages ----------------------------------------------------------
 
 
-def missing_packages() -> list[str]:
-    return [package for command, package in PACKAGE_OF.items() if shutil.which(command) is None]
+def missing_packages(*, machines: bool = False) -> list[str]:
+    wanted = PACKAGE_OF | (MACHINES_PACKAGE_OF if machines else {})
+    return [package for thing, package in wanted.items() if not (shutil.which(thing) or Path(thing).exists())]
 
 
 def install_packages(packages: Sequence[str]) -> None:
