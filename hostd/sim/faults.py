@@ -149,6 +149,12 @@ class LanMend(Fault, frozen=True):
     node: str
 
 
+class LanDeaf(Fault, frozen=True):
+    """Nothing passes between this node and the client LAN, and its carrier does not show it."""
+
+    node: str
+
+
 class PingLost(Fault, frozen=True):
     """The tiebreaker does not answer this node; the port is well."""
 
@@ -226,7 +232,7 @@ class Ask(Fault, frozen=True):
 
 AnyFault = (
     PowerOff | PowerOn | KillBrain | KillHeart | KillHost | StartHost | Pause | Disk
-    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanMend | PingLost | PingBack | ArpBlock | ArpPass
+    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanDeaf | LanMend | PingLost | PingBack | ArpBlock | ArpPass
     | Stranger | Unaddress | Starts | Stops | Dies | Fencing | Ask
 )  # fmt: skip
 

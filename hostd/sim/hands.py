@@ -424,7 +424,7 @@ class Hands:
 
     def _announce(self, effect: AnnounceAddress) -> None:
         self.machine.later(2, self._claim, effect.address)
-        verified = not self.world.lan.cut[self.machine.name] and effect.address in self.addresses
+        verified = not self.world.lan.is_off(self.machine.name) and effect.address in self.addresses
         self._answer(40, AddressVerified(effect.request_id, verified))
 
     def _claim(self, address: str) -> None:
@@ -448,7 +448,7 @@ class Hands:
         if life != self.machine.brain_life or effect.request_id not in self.probes:
             return
         me = self.machine.name
-        if self.world.lan.cut[me] or self.machine.stop is not None:
+        if self.world.lan.is_off(me) or self.machine.stop is not None:
             self.probes[effect.request_id] = False
         for address in effect.addresses:
             station = self.world.answers(me, address)

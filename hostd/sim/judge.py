@@ -100,13 +100,14 @@ class Judge:
             self._harm(world, f"1: {service} is active on both nodes")
             return
         starter = starters[0]
-        if not world.plan.service(service).addresses and self._is_unprovable(world, world.machines[starter]):
-            return
         silence_ms = world.queue.now_ms - self._heard_at_ms.get(starter, -1 << 40)
         if silence_ms < world.plan.timers.warntime_ms:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
-        if world.plan_addresses() and world.lan.cut[starter]:
+        if world.plan_addresses() and world.lan.is_off(starter):
             self._harm(world, f"1: {starter} starts {service}, active on the other node, with a dead interface")
+        wished = world.plan.service(service)
+        if not wished.addresses and (wished.without_fencing or self._is_unprovable(world, world.machines[starter])):
+            return  # the first by the operator's own word
         for address in world.plan_addresses():
             mine = address in world.hands(starter).addresses
             if not mine and world.answers(starter, address) is not None:

@@ -20,10 +20,12 @@ def station_of(node: str) -> str:
 class Lan:
     """One switch, a port for each node, and a gateway that always answers."""
 
-    __slots__ = ("blocked", "cut", "no_tiebreaker", "strangers")
+    __slots__ = ("blocked", "cut", "deaf", "no_tiebreaker", "strangers")
 
     def __init__(self, plan: Plan) -> None:
         self.cut: dict[str, bool] = dict.fromkeys(plan.nodes, False)
+        self.deaf: dict[str, bool] = dict.fromkeys(plan.nodes, False)
+        """Its port has carrier, and nothing passes: the switch behind it is dead."""
         self.no_tiebreaker: dict[str, bool] = dict.fromkeys(plan.nodes, False)
         """Nodes that the tiebreaker does not answer, though their port is well."""
         self.blocked = False
@@ -33,10 +35,14 @@ class Lan:
 
     def passes(self) -> bool:
         """ARP between the nodes."""
-        return not self.blocked and not any(self.cut.values())
+        return not self.blocked and not any(map(self.is_off, self.cut))
+
+    def is_off(self, node: str) -> bool:
+        """Nothing passes between this node and the LAN."""
+        return self.cut[node] or self.deaf[node]
 
     def mend(self) -> None:
         self.blocked = False
         self.strangers.clear()
         for node in self.cut:
-            self.cut[node] = self.no_tiebreaker[node] = False
+            self.cut[node] = self.deaf[node] = self.no_tiebreaker[node] = False

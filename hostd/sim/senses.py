@@ -52,4 +52,4 @@ class Senses:
 
     def _reaches(self) -> bool:
         name = self.machine.name
-        return not self.lan.cut[name] and not self.lan.no_tiebreaker[name]
+        return not self.lan.is_off(name) and not self.lan.no_tiebreaker[name]

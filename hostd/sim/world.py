@@ -111,7 +111,7 @@ class World:
         other = self._other[asker]
         if self.lan.passes() and other.kernel_runs and address in self.hands(other.name).addresses:
             return station_of(other.name)
-        if address in self.lan.strangers and not self.lan.cut[asker]:
+        if address in self.lan.strangers and not self.lan.is_off(asker):
             return STRANGER
         return None
 
@@ -255,8 +255,11 @@ class World:
                 self.lan.cut[node] = True
                 self.hands(node).unplugged()
                 self.senses[node].look()
+            case f.LanDeaf(node):
+                self.lan.deaf[node] = True
+                self.senses[node].look()
             case f.LanMend(node):
-                self.lan.cut[node] = False
+                self.lan.cut[node] = self.lan.deaf[node] = False
                 self.senses[node].look()
             case f.PingLost(node):
                 self.lan.no_tiebreaker[node] = True
@@ -273,8 +276,8 @@ class World:
         match fault:
             case f.Stranger(address, True):
                 self.lan.strangers[address] = True
-                for node, cut in self.lan.cut.items():
-                    if not cut:
+                for node in self.machines:
+                    if not self.lan.is_off(node):
                         self.hands(node).claimed(address, STRANGER)
             case f.Stranger(address, False):
                 self.lan.strangers.pop(address, None)
@@ -291,7 +294,7 @@ class World:
 
     def _weigh_links(self) -> None:
         for i, medium in enumerate(self.media):
-            lan_cut = medium.on_lan and any(self.lan.cut.values())
+            lan_cut = medium.on_lan and any(map(self.lan.is_off, self.machines))
             whole = all(not way.cut and way.held is None for way in medium.ways.values())
             calm = not medium.loss and medium.delay_ms + medium.jitter_ms <= GOOD_DELAY_MS
             for way in medium.ways.values():
