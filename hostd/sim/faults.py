@@ -232,7 +232,8 @@ class Ask(Fault, frozen=True):
 
 AnyFault = (
     PowerOff | PowerOn | KillBrain | KillHeart | KillHost | StartHost | Pause | Disk
-    | Cut | Mend | Weather | Hold | Release | Replay | LanCut | LanDeaf | LanMend | PingLost | PingBack | ArpBlock | ArpPass
+    | Cut | Mend | Weather | Hold | Release | Replay
+    | LanCut | LanDeaf | LanMend | PingLost | PingBack | ArpBlock | ArpPass
     | Stranger | Unaddress | Starts | Stops | Dies | Fencing | Ask
 )  # fmt: skip
 
