@@ -10,6 +10,7 @@ httpd reads and checks its whole configuration before it binds or forks, so
 start leaves that to it; ``validate`` asks for the check alone.
 """
 
+import functools
 import http.client
 import re
 import signal
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, servers
+from hostd.api import AgentError, Field, Health, Parameters, Resource, connections, hookimpl, servers
 
 PROGRAMS = ("apache2", "httpd")
 CONFIGS = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
@@ -92,14 +93,14 @@ def stop(resource: Resource) -> None:
 
 @hookimpl
 def monitor(resource: Resource) -> Health:
-    server = _server(resource)
-    if server.parent is None:
-        if server.workers:
+    parent = _parent(resource)
+    if parent is None:
+        if (server := _server(resource)).workers:
             number = len(server.workers)
             raise AgentError(f"the parent process is gone; {number} orphaned workers hold its ports")
         return Health.STOPPED
     if resource.depth >= 10:
-        complaint = _complaint(resource, server.parent)
+        complaint = _complaint(resource, parent)
         if complaint:
             raise AgentError(f"httpd {complaint}")
     return Health.RUNNING
@@ -119,7 +120,7 @@ def validate(resource: Resource) -> None:
 
 @hookimpl
 def main_process(resource: Resource) -> int | None:
-    return _server(resource).parent
+    return _parent(resource)
 
 
 @hookimpl
@@ -163,10 +164,19 @@ def _launch(resource: Resource, program: str, config: str) -> int:
     return resource.spawn(_with_envvars(config, [program, "-f", config, "-DFOREGROUND"]))
 
 
+DEBIAN_START = """\
+. "$0"
+[ -z "$APACHE_RUN_DIR" ] || mkdir -p "$APACHE_RUN_DIR"
+[ -z "$APACHE_LOCK_DIR" ] || [ -d "$APACHE_LOCK_DIR" ] || install -d -o "${APACHE_RUN_USER:-root}" "$APACHE_LOCK_DIR"
+exec "$@"
+"""
+"""What its apachectl does: after a boot, the folders in /run are not there."""
+
+
 def _with_envvars(config: str, argv: list[str]) -> list[str]:
-    """Debian's configuration does not work without the variables of the file beside it."""
+    """Debian's configuration does not work without the variables of the file beside it, and the folders they name."""
     envvars = Path(config).with_name("envvars")
-    return ["sh", "-c", '. "$0"; exec "$@"', str(envvars), *argv] if envvars.exists() else argv
+    return ["sh", "-c", DEBIAN_START, str(envvars), *argv] if envvars.exists() else argv
 
 
 def _until_ready(resource: Resource, parent: int) -> None:
@@ -216,18 +226,29 @@ def _remove_stale_pid_file(resource: Resource, program: str, config: str) -> Non
 # -- which processes are ours -------------------------------------------------------
 
 
+def _names(resource: Resource) -> tuple[str, ...]:
+    wanted = resource.params["program"]
+    return (Path(wanted).name,) if wanted else PROGRAMS
+
+
+def _serves(resource: Resource, process: servers.ServerProcess) -> bool:
+    given, config = process.option("-f"), _configured(resource)
+    return given == config if given else config in CONFIGS  # started by the distribution, which needs no -f
+
+
 def _server(resource: Resource) -> Server:
     """The server with our program and our configuration."""
-    wanted, config = resource.params["program"], _configured(resource)
-    names = (Path(wanted).name,) if wanted else PROGRAMS
-
-    def serves(process: servers.ServerProcess) -> bool:
-        given = process.option("-f")
-        return given == config if given else config in CONFIGS  # started by the distribution, which needs no -f
-
-    found = servers.find(names, serves)
+    found = servers.find(_names(resource), functools.partial(_serves, resource))
     parents = [process.pid for process in found if process.leads]
+    if parents:
+        servers.note(resource, parents[-1])
     return Server(parents[-1] if parents else None, [process.pid for process in found if not process.leads])
+
+
+def _parent(resource: Resource) -> int | None:
+    """Its parent alone, looked for where it was last."""
+    known = servers.known(resource, _names(resource), lambda process: process.leads and _serves(resource, process))
+    return known or _server(resource).parent
 
 
 # -- does it serve? -------------------------------------------------------------------
@@ -235,6 +256,9 @@ def _server(resource: Resource) -> Server:
 
 def _complaint(resource: Resource, parent: int) -> str:
     """What is wrong with what it serves, or ""."""
+    url = resource.params["url"]
+    if url and connections.is_listener(parent, *_door(url)):
+        return _unanswered(resource, url)
     try:
         listening = psutil.Process(parent).net_connections("tcp")
     except psutil.Error:
@@ -242,9 +266,11 @@ def _complaint(resource: Resource, parent: int) -> str:
     doors = [c.laddr for c in listening if c.status == psutil.CONN_LISTEN]
     if not doors:
         return "listens nowhere"
-    url = resource.params["url"]
+    if url and _door(url)[1] not in {door.port for door in doors}:
+        listed = ", ".join(map(str, sorted({door.port for door in doors})))
+        return f"does not listen at port {_door(url)[1]} of {url}, but at {listed}"
     if url:
-        return _unanswered(resource, url, {door.port for door in doors})
+        return _unanswered(resource, url)
     try:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(doors[0].ip, doors[0].ip)
         socket.create_connection((host, doors[0].port), _patience(resource)).close()
@@ -253,12 +279,13 @@ def _complaint(resource: Resource, parent: int) -> str:
     return ""
 
 
-def _unanswered(resource: Resource, url: str, ports: set[int]) -> str:
+def _door(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    if port not in ports:
-        listed = ", ".join(map(str, sorted(ports)))
-        return f"does not listen at port {port} of {url}, but at {listed}"
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _unanswered(resource: Resource, url: str) -> str:
+    parts, (_, port) = urlsplit(url), _door(url)
     connection = (
         http.client.HTTPSConnection(
             parts.hostname or "", port, timeout=_patience(resource), context=ssl._create_unverified_context()
