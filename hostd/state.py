@@ -20,9 +20,11 @@ from hostd.core.terms import NEVER_BORN, Incarnation
 
 _COUNTER: Final = "incarnation"
 _WISHES: Final = "wishes.json"
+_SEEN: Final = "services.json"
 _WISHES_SIZE_MAX: Final = 1_000_000
 """Some thousands of wishes; a longer file is not ours."""
 
+_seen_decoder = msgspec.json.Decoder(dict[str, float])
 _wishes_decoder = msgspec.json.Decoder(tuple[Wish, ...])
 
 
@@ -74,6 +76,21 @@ def load_wishes(state: Path) -> tuple[tuple[Wish, ...], str]:
         return _wishes_decoder.decode(body), ""
     except msgspec.DecodeError as error:
         return (), f"{state / _WISHES} is damaged: {error}"
+
+
+def first_seen(state: Path, services: tuple[str, ...], now_s: float) -> dict[str, float]:
+    """When each service was first in conf.d here, on the wall clock; new ones are noted, gone ones forgotten.
+
+    Never raises: without its file all are new, which costs availability and never safety.
+    """
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        known = _seen_decoder.decode((state / _SEEN).read_bytes())
+    seen = {name: min(known.get(name, now_s), now_s) for name in services}
+    if seen != known:
+        with contextlib.suppress(OSError):  # SaveWishes tells the operator of a broken disk
+            replace(state / _SEEN, msgspec.json.encode(seen) + b"\n")
+    return seen
 
 
 def replace(path: Path, body: bytes) -> None:

@@ -13,11 +13,11 @@ import msgspec
 
 from hostd.api import ConfigError, Parameters
 from hostd.confd import params, values
-from hostd.confd.cluster import NOT_YET, Basics, failback
+from hostd.confd.cluster import Basics, failback
 from hostd.confd.complain import shown
 from hostd.confd.digests import digest
 from hostd.confd.section import Section, nearest
-from hostd.confd.values import duration, whole
+from hostd.confd.values import Unfit, duration, whole
 from hostd.core.plan import Resource, Service
 
 Agents = Callable[[str], Parameters]
@@ -25,6 +25,7 @@ Agents = Callable[[str], Parameters]
 
 SERVICES_MAX: Final = 256
 """A snapshot of so many still passes a slow serial line in reasonable time."""
+PROBATION_MS: Final = 3_600_000
 RESOURCES_MAX: Final = 64
 RELATIONS_MAX: Final = 64
 
@@ -41,6 +42,9 @@ class ResourceSettings(msgspec.Struct, frozen=True):
     params: dict[str, Any]
     secrets: tuple[str, ...] = ()
     """Names of parameters that are never shown."""
+    written: dict[str, Any] = {}
+    """What the operator wrote of ``params`` for this node: no agent's defaults in it,
+    so that a newer agent makes no other definition of it."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -97,6 +101,13 @@ class Read(NamedTuple):
     """The table that gives each address, by the address without prefix and interface."""
 
 
+def probation(value: Any) -> int:
+    """A duration in ms; false → 0."""
+    if value is True:
+        raise Unfit("is no duration", 'use one such as "1h", or false for none')
+    return 0 if value is False else values.duration_ms(value)
+
+
 def read_services(root: Section, around: Surroundings) -> list[Read]:
     """Every ``[service.*]``, in the order of their names: that of files must not matter."""
     services = root.table("service")
@@ -129,8 +140,7 @@ def _read_service(name: str, section: Section, around: Surroundings) -> Read:
     restarts_within_ms = restarts.take("within", duration("1s", "7d"), 600_000)
     restarts.end()
     without_fencing = section.take("without_fencing", values.flag, False)
-    if section.take("probation", failback, None) is not None:
-        section.warn("probation", NOT_YET, "do not count on it in this release")
+    probation_ms = section.take("probation", probation, PROBATION_MS)
     rungs = _read_resources(name, section, around)
     section.end({"node": 'did you mean primary, or on = "all"?', "enabled": f"use `hostd stop {name}`"})
     if is_everywhere:
@@ -146,6 +156,7 @@ def _read_service(name: str, section: Section, around: Surroundings) -> Read:
         restarts_max=restarts_max,
         restarts_within_ms=restarts_within_ms,
         without_fencing=without_fencing,
+        probation_ms=probation_ms,
     )
     # Of what is written, not of an agent's defaults: two releases of an agent
     # on the two nodes of a rolling upgrade are no difference of configuration.
@@ -273,7 +284,8 @@ class _Rungs:
         filled = params.fill(section.complaints, given.path, raw, parameters, basics.nodes, directory)
         own = filled.values[self._around.node]
         self.resources.append(resource)
-        self.settings.append(ResourceSettings(self._service, id_, reference, own, filled.secrets))
+        written = filled.written[self._around.node]
+        self.settings.append(ResourceSettings(self._service, id_, reference, own, filled.secrets, written))
         self.definitions.append({"agent": reference, "params": raw, "limits": limits})
 
     def _set_aside(self, section: Section, reference: str, rule: str, cure: str) -> None:

@@ -153,7 +153,8 @@ def sight(state: State, now_ms: int) -> Sight:
     word = state.peers.word(now_ms)
     unknown = any(ladder.state is ServiceState.UNKNOWN for ladder in state.ladders.values())
     same_nodes = word is None or word.nodes == state.plan.nodes
-    blocked = word is not None and any(r.state is ServiceState.BLOCKED for r in word.services.values())
+    on_probation = tuple(name for name, until_ms in state.probation_until_ms.items() if now_ms < until_ms)
+    blocked = word is not None and situation.is_blocked(word, on_probation)
     clearance, cleared = state.clearing.obtained, state.clearing.cleared
     if state.confirmed_down and word is None:
         clearance, cleared = Clearance.CONFIRMED, state.peers.incarnation

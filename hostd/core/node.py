@@ -112,6 +112,7 @@ class Node(State):
         times += [
             self.leases.deadline_at_ms(),
             self.reach.good_at_ms,
+            *self.probation_until_ms.values(),
             *(since + duties.CUT_OFF_MS for since in self.cut_off_since.values()),
             *(at + 2 * self.plan.timers.keepalive_ms for at in self.disputed_at_ms.values()),
         ]
@@ -176,6 +177,7 @@ class Node(State):
         self.release, self.stations = event.release, event.stations
         self.wishes.merge(event.wishes)
         self.leases.adopt(now_ms, event.present)
+        self.probation_until_ms = {name: now_ms + left_ms for name, left_ms in event.probation_ms.items()}
         for service in self.plan.services:
             self.cleaned[service.name] = self.wishes.stamp(WishKind.CLEANUP, service.name)
             unfinished = service.name in event.unfinished

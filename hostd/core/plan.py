@@ -60,6 +60,8 @@ class Service(msgspec.Struct, frozen=True):
     restarts_max: int = 3
     restarts_within_ms: int = 600_000
     without_fencing: bool = False
+    probation_ms: int = 3_600_000
+    """For how long after it was added a failed stop of it does not cost its node other services."""
     digest: str = ""
     """Of the service's whole definition, agents' parameters included."""
 

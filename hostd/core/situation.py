@@ -164,6 +164,17 @@ def said_goodbye(peer: str, last: Snapshot | None, table: dict[str, Assignment])
     return last.mode is Mode.LEAVING and not running and not assigned
 
 
+def is_blocked(word: Snapshot, on_probation: tuple[str, ...]) -> bool:
+    """A stop failed there for good, so that the node has to be made to let go.
+
+    A new service may still be ill-configured: it does not cost the node the
+    others that run there.
+    """
+    blocked = [name for name, report in word.services.items() if report.state is ServiceState.BLOCKED]
+    others = any(runs_there(report) for name, report in word.services.items() if name not in blocked)
+    return any(name not in on_probation or not others for name in blocked)
+
+
 def differing_services(plan: Plan, word: Snapshot | None) -> tuple[str, ...]:
     """Services that the peer knows otherwise, or not at all."""
     if word is None:

@@ -60,6 +60,7 @@ class State:
         self.wishes_dirty = False
         self.cleaned: dict[str, tuple[int, str]] = {}
         self.failback_since: dict[str, int] = {}
+        self.probation_until_ms: dict[str, int] = {}
         self.reach = Reach()
         self.cut_off: tuple[str, ...] = ()
         self.cut_off_since: dict[str, int] = {}

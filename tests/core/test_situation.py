@@ -187,3 +187,24 @@ def test_services_differ_by_digest_or_by_being_unknown():
     theirs = word(digests={"mysql": "mysql", "web": "another"})
     assert situation.differing_services(known, theirs) == ("web", "job")
     assert situation.differing_services(known, None) == ()
+
+
+BLOCKED = report(ServiceState.BLOCKED)
+
+
+@pytest.mark.parametrize(
+    ("services", "on_probation", "blocked"),
+    [
+        ({"web": BLOCKED}, (), True),
+        ({"web": BLOCKED, "mysql": RUNNING}, (), True),
+        ({"web": BLOCKED}, ("web",), True),
+        ({"web": BLOCKED, "mysql": STOPPED}, ("web",), True),
+        ({"web": BLOCKED, "mysql": RUNNING}, ("web",), False),
+        ({"web": BLOCKED, "mysql": RUNNING}, ("mysql",), True),
+        ({"web": BLOCKED, "mysql": BLOCKED, "job": RUNNING}, ("web",), True),
+        ({"web": RUNNING}, (), False),
+    ],
+)
+def test_a_new_service_never_costs_its_node_the_others(services, on_probation, blocked):
+    """Nor does it shield one that is not new."""
+    assert situation.is_blocked(word(services=services), on_probation) is blocked

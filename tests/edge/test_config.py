@@ -184,10 +184,10 @@ def test_what_is_not_acted_upon_yet_is_said_aloud(tmp_path: Path) -> None:
     """Nobody may count on what this release does not use."""
     text = (
         '[fencing]\n[[fencing.device]]\nagent = "fence_x"\n[tiebreaker]\nping = ["10.0.0.1"]\n[watchdog]\n'
-        '[service.x]\naddress = "10.0.0.2"\nprobation = "1h"\n'
+        '[service.x]\naddress = "10.0.0.2"\n'
     )
     warned = [w for w in load(tmp_path, text).warnings if "is checked and not yet acted upon" in w]
-    keys = ("[watchdog]", "[service.x] probation")
+    keys = ("[watchdog]",)
     assert len(warned) == len(keys)
     for warning, key in zip(warned, keys, strict=True):
         assert key in warning
@@ -208,6 +208,15 @@ def test_the_rest_of_conf_d_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "ms"), [("", 3_600_000), ('probation = "5m"\n', 300_000), ("probation = false\n", 0)]
+)
+def test_a_service_is_on_probation_for_an_hour_unless_told_otherwise(tmp_path: Path, written: str, ms: int) -> None:
+    """In its first hour a failed stop of it does not cost its node other services."""
+    (service,) = load(tmp_path, f'[service.x]\naddress = "10.0.0.2"\n{written}').plan.services
+    assert service.probation_ms == ms
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         (
@@ -215,10 +224,6 @@ def test_the_rest_of_conf_d_is_kept(tmp_path: Path) -> None:
             ["[service.x] has data that two nodes must never", "[service.x] has no address"],
         ),
         ('[service.x]\nagent = "a"\nwithout_fencing = true\n', ["[service.x] has data that two nodes"]),
-        (
-            '[service.x]\naddress = "10.0.0.1"\nprobation = true\n',
-            ["probation = true is checked and not yet"],
-        ),
         ('[heartbeat]\ndeadtime = "20s"\n', ["initdead is less than twice the deadtime (20s)"]),
     ],
 )

@@ -3,6 +3,8 @@
 import itertools
 from pathlib import Path
 
+import pytest
+
 from hostd import state
 from hostd.core.snapshot import Wish, WishKind
 from hostd.core.terms import Incarnation
@@ -55,3 +57,19 @@ def test_damaged_wishes_are_none_and_are_complained_of(tmp_path: Path) -> None:
     wishes, complaint = state.load_wishes(tmp_path)
     assert wishes == ()
     assert "wishes.json is damaged" in complaint
+
+
+def test_services_are_new_once(tmp_path: Path) -> None:
+    """Noted when first seen, kept over restarts, forgotten when gone, never in the future."""
+    assert state.first_seen(tmp_path, ("web",), 100.0) == {"web": 100.0}
+    assert state.first_seen(tmp_path, ("mail", "web"), 200.0) == {"mail": 200.0, "web": 100.0}
+    assert state.first_seen(tmp_path, ("mail",), 300.0) == {"mail": 200.0}
+    assert state.first_seen(tmp_path, ("mail", "web"), 150.0) == {"mail": 150.0, "web": 150.0}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"web": "yesterday"}', b"[]"])
+def test_a_damaged_list_of_services_makes_all_of_them_new(tmp_path: Path, body: bytes) -> None:
+    """It costs availability, never safety; and it is mended."""
+    (tmp_path / "services.json").write_bytes(body)
+    assert state.first_seen(tmp_path, ("web",), 100.0) == {"web": 100.0}
+    assert state.first_seen(tmp_path, ("web",), 200.0) == {"web": 100.0}
