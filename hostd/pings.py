@@ -66,6 +66,8 @@ class Pings:
 
     async def open(self) -> None:
         """Begins to ask.  Raises ``OSError`` if the kernel grants no raw socket."""
+        if not self._heard_at_ms:
+            return  # nobody to ask has no verdict: "none answered" would mean that we are cut off
         loop = asyncio.get_running_loop()
         for version in sorted({target.version for target in self._heard_at_ms}):
             end = self._sockets[version] = _raw_socket(version)

@@ -124,3 +124,14 @@ def test_a_node_without_a_route_waits_for_its_deadtime_like_any_other(machine: M
             await told.until(False)
 
     asyncio.run(story())
+
+
+def test_without_a_tiebreaker_there_is_no_verdict(machine: Machine) -> None:
+    """A cluster that names nobody to ask is not cut off: it would neither fence nor take over."""
+
+    async def scene() -> None:
+        async with asking(machine, deadtime_ms=0) as told:
+            await asyncio.sleep(0.1)
+            assert told == []
+
+    asyncio.run(scene())
