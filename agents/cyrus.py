@@ -49,6 +49,7 @@ CURE: Final = "apt-get install cyrus-imapd, or set program"
 SLOW: Final = "see the mail log; imapd is slow while a name server is away: /etc/hosts is asked first"
 KILL_RESERVE: Final = 5.0  # seconds before the deadline at which patience with a SIGTERM ends
 TELL_AGAIN: Final = 1.0  # seconds between one SIGTERM and the next
+ALONE: Final = 1.0  # seconds that a master gets to notice that the last of its children has ended
 SETTLE: Final = 2.0  # seconds from the first listener to the last; master makes them one after the other
 
 
@@ -280,16 +281,21 @@ def _check_life(resource: Resource, master: int, words: str) -> None:
 def _end(resource: Resource, reserve: float) -> None:
     """SIGTERM for master, which hands it on, and then for all that is there; SIGKILL for what is there ``reserve``
     seconds before the deadline.  The databases bear it: the next start recovers them."""
-    tell_at, ours = 0.0, _processes(resource)
+    tell_at, alone_since, ours = 0.0, 0.0, _processes(resource)
 
     def is_over() -> bool:
-        nonlocal tell_at
+        nonlocal tell_at, alone_since
         server = ours.look()
+        alone_since = 0.0 if server.others else alone_since or time.monotonic()
         if time.monotonic() >= tell_at:
             # again and to all: a child that is just being born misses the first, and master waits for it for ever
             for pid in server.pids if tell_at else server.masters or server.others:
                 resource.signal(pid, signal.SIGTERM)
             tell_at = time.monotonic() + TELL_AGAIN
+        if server.masters and not server.others and time.monotonic() > alone_since + ALONE:
+            # pselect brings it no signal, not even that of its last child's end, while clients wait at its door
+            for pid in server.masters:
+                resource.signal(pid, signal.SIGKILL)
         return not server.pids or resource.remaining <= reserve
 
     resource.wait(is_over, "Cyrus did not end", pause=0.1)

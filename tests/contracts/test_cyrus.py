@@ -319,6 +319,19 @@ def test_a_session_does_not_hold_up_a_stop(cyrus: Cyrus) -> None:
         session.noop()
 
 
+def test_clients_at_the_door_do_not_hold_up_a_stop(cyrus: Cyrus) -> None:
+    """Where connections wait that nobody will take any more, master does not notice that its last child has ended."""
+    cyrus.edit("services", "prefork=1", "prefork=1 maxchild=1")
+    assert cyrus.run(Verb.START).ok
+    with contextlib.ExitStack() as open_ones:
+        open_ones.callback(cyrus.session().shutdown)
+        for _ in range(5):
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", cyrus.port), 5))
+        stopped = cyrus.run(Verb.STOP)
+    assert stopped.ok and stopped.took_ms < 8_000, stopped
+    assert cyrus.left() == []
+
+
 def test_what_does_not_react_is_killed_late_and_with_a_warning(cyrus: Cyrus) -> None:
     """Everything stopped by a signal hears no SIGTERM."""
     cyrus.run(Verb.START)
