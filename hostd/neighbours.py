@@ -168,7 +168,8 @@ class Neighbours:
     async def probe(
         self, texts: Sequence[str], count: int, over_ms: int, peer_stations: Collection[str]
     ) -> ProbeResult:
-        """Asks for every address at least ``count`` times over at least ``over_ms``.
+        """Asks for every address at least ``count`` times over at least ``over_ms``;
+        an answer ends it at once, since nothing that follows could make it unsaid.
 
         May be cancelled at any time.  Needs nothing to be held; an address of
         this node's own is not answered by itself.
@@ -181,6 +182,8 @@ class Neighbours:
                 window.ask(number)
                 is_last = number == count - 1
                 await window.listen(_ANSWER_WAIT_MS if is_last and count > 1 else apart_ms)
+                if window.is_answered:
+                    break
             window.check_carriers()
         return window.result()
 
@@ -266,6 +269,11 @@ class _Window:
             if interface in self._heard_on and self._addresses.interfaces.is_asker(heard.answers):
                 self._heard_on[interface] = heard.station
 
+    @property
+    def is_answered(self) -> bool:
+        """Does somebody have one of the addresses?"""
+        return any(self._owners.values())
+
     def check_carriers(self) -> None:
         self._addresses.interfaces.drain()
         for index, drops in self._drops_at_start.items():
@@ -276,7 +284,7 @@ class _Window:
 
     def result(self) -> ProbeResult:
         for name, station in self._heard_on.items():
-            if station is None:
+            if station is None and not self.is_answered:  # else it was not asked for long enough to be missed
                 self._troubles[f"no other station answered on {name}"] = None
         answered = tuple(text for text, stations in self._owners.items() if stations)
         strangers = tuple(

@@ -454,7 +454,7 @@ class Hands:
             station = self.world.answers(me, address)
             if station is not None and (address, station) not in found:
                 found = (*found, (address, station))
-        if more:
+        if more and not found:  # an answer ends it
             wait_ms = max(1, effect.over_ms // effect.count)
             self.machine.later(wait_ms, self._ask, effect, more - 1, life, found)
             return

@@ -123,7 +123,7 @@ def test_a_dead_interface_cannot_be_asked(machines: Machines) -> None:
 
 
 def test_an_owner_answers_and_silence_of_a_free_address_counts(machines: Machines) -> None:
-    """Both in one window, which takes the time it was given; the peer is no stranger."""
+    """An answer ends the window, silence takes the time it was given; the peer is no stranger."""
     machine, peer, _ = machines
 
     async def story() -> None:
@@ -131,14 +131,14 @@ def test_an_owner_answers_and_silence_of_a_free_address_counts(machines: Machine
             await b.addresses.add(V4)
             await b.addresses.add(V6)
             peers = await b.addresses.stations()
-            began = time.monotonic()
-            found = await a.neighbours.probe([V4, V6, "10.9.0.101/24"], 5, 500, peers)
-            assert time.monotonic() - began >= 0.5
+            found = await a.neighbours.probe([V4, V6, "10.9.0.101/24"], 50, 60_000, peers)  # the test's limit is 120 s
             assert found.answered == (V4, V6) and found.strangers == ()
-            assert found.listened and peer.station in found.detail
+            assert peer.station in found.detail
             await b.addresses.remove(V4)
             await b.addresses.remove(V6)
+            began = time.monotonic()
             found = await a.neighbours.probe([V4, V6], 5, 500, peers)
+            assert time.monotonic() - began >= 0.5
             assert found.listened and found.answered == () and found.detail == ""
 
     asyncio.run(story())
