@@ -32,7 +32,7 @@ def machines(lan: Lan) -> Machines:
         lan.machine("c", "10.9.0.9/24", "fd09::9/64"),
     )
     for own in ("10.9.0.1", "fd09::1", "10.9.0.2", "fd09::2"):
-        assert made[2].ping(own)
+        assert made[2].ping(own, timeout_s=20)
     return made
 
 
