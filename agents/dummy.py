@@ -34,23 +34,31 @@ def parameters() -> Parameters:
 @hookimpl
 def start(resource: Resource) -> None:
     _misbehave(resource, "start")
-    if _is_running(resource):
-        return
-    if resource.params["process"]:
-        pid = resource.spawn(["sleep", str(resource.params["seconds"])])
-        _state(resource).write_text(f"{pid} {_started(pid)}\n")
-    else:
-        _state(resource).write_text("\n")
+    with resource.alone():
+        if _is_running(resource):
+            return
+        if resource.params["process"]:
+            pid = resource.spawn(["sleep", str(resource.params["seconds"])])
+            _state(resource).write_text(f"{pid} {_started(pid)}\n")
+        else:
+            _state(resource).write_text("\n")
 
 
 @hookimpl
 def stop(resource: Resource) -> None:
     _misbehave(resource, "stop")
-    pid = _process(resource)
-    if pid is not None:
-        resource.signal(pid, signal.SIGTERM)
-        resource.wait(lambda: _process(resource) is None, "the process did not end")
-    _state(resource).unlink(missing_ok=True)
+    with resource.alone():
+        pid = _process(resource)
+        if pid is not None:
+            resource.signal(pid, signal.SIGTERM)
+            patient_until = resource.remaining / 2
+            resource.wait(
+                lambda: _process(resource) is None or resource.remaining < patient_until, "the wait did not end"
+            )
+            if _process(resource) is not None:  # a frozen process does not hear SIGTERM
+                resource.signal(pid, signal.SIGKILL)
+            resource.wait(lambda: _process(resource) is None, "the process did not end")
+        _state(resource).unlink(missing_ok=True)
 
 
 @hookimpl
@@ -72,6 +80,12 @@ def validate(resource: Resource) -> None:
 @hookimpl
 def main_process(resource: Resource) -> int | None:
     return _process(resource)
+
+
+@hookimpl
+def sandbox(directory: Path) -> dict[str, bool]:
+    """A process of its own, so that there is something to kill."""
+    return {"process": True}
 
 
 def _misbehave(resource: Resource, action: str) -> None:

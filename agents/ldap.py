@@ -63,11 +63,12 @@ def parameters() -> Parameters:
 @hookimpl
 def start(resource: Resource) -> None:
     program, config = _program(resource), _config(resource)
-    found = _servers(resource)
-    if not found:
-        _refuse_second_writer(config)
-        found = [_launch(resource, program, config)]
-    _until_ready(resource, found[0], config)
+    with resource.alone():  # the one that loses would take the winner's ldapi socket away
+        found = _servers(resource)
+        if not found:
+            _refuse_second_writer(config)
+            found = [_launch(resource, program, config)]
+        _until_ready(resource, found[0], config)
 
 
 @hookimpl

@@ -50,7 +50,7 @@ SHELLS: Final = ("sh", "dash", "bash", "busybox")
 CURE: Final = "apt-get install mariadb-server, then systemctl disable --now mariadb: hostd starts it"
 
 SOCKET: Final = Path("/run/mysqld/mysqld.sock")
-REMEMBERED: Final = "server"
+REMEMBERED: Final = servers.NOTE
 """In the run directory: which process our server was at the last look.  Where to look first, no more."""
 OWN: Final = ("datadir", "socket", "pid-file", "user", "defaults-file", "defaults-extra-file", "no-defaults")
 """Options that are the agent's business: by some of them a server is known as ours."""

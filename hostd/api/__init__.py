@@ -17,6 +17,7 @@ from hostd.api.command import Completed
 from hostd.api.errors import AgentError, ConfigError, HostdError, NotInstalled
 from hostd.api.fencing import FenceOrder
 from hostd.api.links import Link, LinkSettings, Note
+from hostd.api.notices import Notice
 from hostd.api.parameters import REQUIRED, Field, Parameters
 from hostd.api.resource import Resource
 from hostd.core.stream import StreamDecoder, frame_for_stream
@@ -24,8 +25,8 @@ from hostd.core.terms import Carrier, Health
 
 __all__ = [
     "REQUIRED", "AgentError", "Carrier", "Completed", "ConfigError", "FenceOrder", "Field", "Health", "HostdError",
-    "Link", "LinkSettings", "NotInstalled", "Note", "Parameters", "Resource", "StreamDecoder", "frame_for_stream",
-    "hookimpl",
+    "Link", "LinkSettings", "NotInstalled", "Note", "Notice", "Parameters", "Resource", "StreamDecoder",
+    "frame_for_stream", "hookimpl",
 ]  # fmt: skip
 
 hookimpl: Final = pluggy.HookimplMarker("hostd")

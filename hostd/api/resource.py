@@ -5,12 +5,14 @@ no cluster, no other resource and no daemon: it lives in the child that runs
 one action.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,19 @@ class Resource:
                 raise AgentError(f"{argv[0]} cannot be run: {error}", cure=f"install {argv[0]}") from error
         process.returncode = 0  # it outlives us on purpose: no warning, no reaping at exit
         return process.pid
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other action that holds this goes on meanwhile: two starts at once would lose a process.
+
+        The host runs one change at a time; an operator's ``hostd-agent run`` beside it may not.
+        """
+        folder = os.open(self.run_dir, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def wait(self, ready: Callable[[], bool], what: str, *, pause: float = 0.02) -> None:
         """Ask ``ready`` again and again; AgentError with ``what`` if the deadline comes first."""

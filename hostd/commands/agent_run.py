@@ -92,8 +92,19 @@ def typed(pairs: list[str], parameters: "Parameters", node: str) -> dict[str, An
     from hostd.confd.complain import Complaints
     from hostd.confd.params import fill
 
+    complaints = Complaints({})
+    filled = fill(complaints, ("parameter",), given(pairs, parameters), parameters, (node,), Path.cwd())
+    if complaints.gathered:
+        raise ConfigError("\n".join(complaint.text for complaint in complaints.gathered))
+    return filled.values[node]
+
+
+def given(pairs: list[str], parameters: "Parameters") -> dict[str, Any]:
+    """``key=value`` texts as conf.d would have them, not yet checked.  Raises ConfigError."""
+    from hostd.api import ConfigError
+
     kinds = {field.name: field for field in parameters.fields}
-    given: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not separator:
@@ -104,12 +115,8 @@ def typed(pairs: list[str], parameters: "Parameters", node: str) -> dict[str, An
                 text = Path(text[1:]).read_text().rstrip("\n")
             except OSError as error:
                 raise ConfigError(f"{key}: {error.filename}: {error.strerror}") from error
-        given[key] = _parsed(text) if field is not None and field.type in (int, float, bool, list) else text
-    complaints = Complaints({})
-    filled = fill(complaints, ("parameter",), given, parameters, (node,), Path.cwd())
-    if complaints.gathered:
-        raise ConfigError("\n".join(complaint.text for complaint in complaints.gathered))
-    return filled.values[node]
+        found[key] = _parsed(text) if field is not None and field.type in (int, float, bool, list) else text
+    return found
 
 
 def _parsed(text: str) -> Any:

@@ -47,7 +47,8 @@ def run(namespace: argparse.Namespace) -> int:
 
 def find(registry: "Registry", name: str) -> "tuple[Agent, str]":
     """The agent of a name or file, and its reference.  Raises ConfigError."""
-    if "/" in name or name.endswith(".py"):
+    is_reference = name.partition(":")[0] in registry.agents  # as in "script:Filesystem /dev/sdb1 /data"
+    if not is_reference and ("/" in name or name.endswith(".py")):
         agent = registry.add_agent_file(Path(name))
         return agent, agent.name
     return registry.agent(name), name
@@ -61,6 +62,8 @@ def _default(field: "Field") -> Any:
     """As it may be shown; None where there is none."""
     if field.is_required or field.default is None:
         return None
+    if isinstance(field.default, Path):
+        return str(field.default)
     return "(hidden)" if field.secret else field.default
 
 
