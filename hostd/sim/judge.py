@@ -60,6 +60,8 @@ class Judge:
         """Addresses with two owners now, and since when."""
         self._away_until_ms: dict[str, int] = {}
         self._fence_asked_at_ms: dict[str, int] = {}
+        self._deaf_at_clearance: dict[str, bool] = {}
+        """Whether a node's LAN was dead when it went ALONE; what it starts later is kept apart by its address alone."""
         self.overlap_ms_max = 0
         self.given_up: dict[str, bool] = {}
         """Services that were banned somewhere: failback does not undo that by itself."""
@@ -103,7 +105,7 @@ class Judge:
         silence_ms = world.queue.now_ms - self._heard_at_ms.get(starter, -1 << 40)
         if silence_ms < world.plan.timers.warntime_ms:
             self._harm(world, f"1: {starter} starts {service}, active on the other node, heard {silence_ms} ms ago")
-        if world.plan_addresses() and world.lan.is_off(starter):
+        if world.plan_addresses() and world.lan.is_off(starter) and self._deaf_at_clearance.get(starter, True):
             self._harm(world, f"1: {starter} starts {service}, active on the other node, with a dead interface")
         wished = world.plan.service(service)
         if not wished.addresses and (wished.without_fencing or self._is_unprovable(world, world.machines[starter])):
@@ -230,7 +232,9 @@ class Judge:
         limit_ms = world.plan.timers.deadtime_ms + HEARING_MARGIN_MS
         if world.queue.now_ms < self._away_until_ms.get(other.name, 0):
             return
-        if min(mute_ms, world.queue.now_ms - machine.well_since_ms) > limit_ms:
+        # The first frames of a new life cannot echo anybody yet: silence counts from them.
+        its_life_ms = mute_ms if other.well_since_ms is None else world.queue.now_ms - other.well_since_ms
+        if min(mute_ms, its_life_ms, world.queue.now_ms - machine.well_since_ms) > limit_ms:
             self._harm(world, f"2: {machine.name} is still a member {mute_ms} ms after the lines fell silent")
 
     def _judge_request(self, world: World, machine: Machine, effect: AnyEffect) -> None:
@@ -272,6 +276,10 @@ class Judge:
         """Invariants 3, 4 and 6, from what a node says of itself."""
         old = self._seen.get(machine.name)
         self._seen[machine.name] = new
+        if new.phase is not Phase.ALONE:
+            self._deaf_at_clearance.pop(machine.name, None)
+        else:
+            self._deaf_at_clearance.setdefault(machine.name, world.lan.is_off(machine.name))
         if old is not None:
             if (new.incarnation, new.version) <= (old.incarnation, old.version):
                 self._harm(world, f"4: {machine.name} speaks for an older life or version")
