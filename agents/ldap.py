@@ -86,7 +86,8 @@ def stop(resource: Resource) -> None:
 
 @hookimpl
 def monitor(resource: Resource) -> Health:
-    found = _servers(resource)
+    # A second one on the same configuration is looked for where it costs little, beside a search.
+    found = _server(resource) if resource.depth == 0 else _servers(resource)
     if not found:
         return Health.STOPPED
     if len(found) > 1:
@@ -121,7 +122,7 @@ def validate(resource: Resource) -> None:
 
 @hookimpl
 def main_process(resource: Resource) -> int | None:
-    return next(iter(_servers(resource)), None)
+    return next(iter(_server(resource)), None)
 
 
 @hookimpl
@@ -267,7 +268,25 @@ def _plain(output: str, lines: int = 4) -> str:
 
 def _servers(resource: Resource) -> list[int]:
     """Every slapd with our program and our configuration."""
-    wanted, config = resource.params["program"], os.path.realpath(_configured(resource))
+    found = [process.pid for process in servers.find(_names(resource), _mine(resource))]
+    if len(found) == 1:
+        servers.note(resource, found[0])
+    return found
+
+
+def _server(resource: Resource) -> list[int]:
+    """The same, and nobody else looked for if the one of last time is there."""
+    known = servers.known(resource, _names(resource), _mine(resource))
+    return [known] if known else _servers(resource)
+
+
+def _names(resource: Resource) -> tuple[str, ...]:
+    wanted = resource.params["program"]
+    return (Path(wanted).name if wanted else "slapd",)
+
+
+def _mine(resource: Resource) -> Callable[[servers.ServerProcess], bool]:
+    config = os.path.realpath(_configured(resource))
 
     def serves(process: servers.ServerProcess) -> bool:
         if any(word.startswith("-T") for word in process.argv):
@@ -275,7 +294,7 @@ def _servers(resource: Resource) -> list[int]:
         given = _option(process.argv, "-F") or _option(process.argv, "-f")
         return os.path.realpath(given or _first_existing()) == config
 
-    return [process.pid for process in servers.find((Path(wanted).name if wanted else "slapd",), serves)]
+    return serves
 
 
 def _option(argv: tuple[str, ...], name: str) -> str:
