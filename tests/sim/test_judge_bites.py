@@ -18,7 +18,7 @@ BY_SEARCH = {
     "stopped-under-any-epoch": Budget(boots=2, crashes=0, kills=0, cuts=0, moves=2),
     "unfinished-is-trusted": Budget(boots=3, crashes=0, kills=1, cuts=0),
     "unknown-counts-as-stopped": Budget(boots=3, crashes=0, kills=1, cuts=0),
-    "old-life-is-believed": Budget(boots=2, crashes=0, kills=2, cuts=0, late=1),
+    "old-life-is-believed": Budget(boots=2, crashes=0, kills=1, cuts=0, late=1),
 }
 """Breadth first, so the path found is among the shortest."""
 
@@ -55,18 +55,18 @@ UNHARMED = {
 """Rules with others behind them: breaking one alone cannot harm, and the comment says why."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BY_SEARCH)
 def test_search_finds_the_harm_of_a_broken_rule(name: str) -> None:
     """The mutant is harmful within a small budget, and the whole core is not within the same states."""
     with mutants.applied(name):
         broken = Search(small_plan(fencing=True), replay.make_brain).run(
-            BY_SEARCH[name], states_max=200_000, seconds_max=120
+            BY_SEARCH[name], states_max=200_000, seconds_max=280
         )
     assert broken.harm
     assert broken.path
     whole = Search(small_plan(fencing=True), replay.make_brain).run(
-        BY_SEARCH[name], states_max=broken.states, seconds_max=120
+        BY_SEARCH[name], states_max=broken.states, seconds_max=280
     )
     assert whole.harm == ""
 
