@@ -94,7 +94,7 @@ class Actions:
         state: Path,
         selector: selectors.BaseSelector,
     ) -> None:
-        self._registry, self._groups, self._node, self._state = registry, groups, node, state
+        self.registry, self._groups, self._node, self._state = registry, groups, node, state
         self._selector = selector
         self._boot = processes.boot_id()
         self._records = Records(runtime / "actions")
@@ -133,7 +133,7 @@ class Actions:
             done(Outcome(ok=False, reason=f"an earlier {earlier} of {job.resource} is still there"))
             return
         try:
-            agent = self._registry.agent(job.agent)
+            agent = self.registry.agent(job.agent)
         except ConfigError as error:
             done(Outcome(ok=False, reason=str(error)))
             return

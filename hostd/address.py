@@ -176,6 +176,17 @@ class Addresses:
         self.interfaces.drain()
         return AddressOutcome.DONE, ""
 
+    def remove_former(self, ip: IP) -> tuple[bool, str]:
+        """Takes an address that is none of the plan off, wherever hostd has put it; whether it was there,
+        and what went wrong."""
+        assert ip not in self.services, ip
+        self.interfaces.drain()
+        marked = [p for p in self.interfaces.placed(ip) if self.interfaces.protocols.get(p) == _TAG]
+        for placement in marked:
+            if refusal := self._displace(placement):
+                return True, f"it cannot be removed from {self._name(placement.index)}: {_because(refusal)}"
+        return bool(marked), ""
+
     async def renew(self, text: str, not_after_ms: int, lease_ms: int = 0) -> Outcome:
         """Renews the lease, if it is here and ``not_after_ms`` (``hostd.clock``) has not passed.
 

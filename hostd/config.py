@@ -15,19 +15,22 @@ from pathlib import Path
 import msgspec
 
 from hostd.api import ConfigError, LinkSettings, Parameters
-from hostd.confd import aside, cluster, files, services
+from hostd.confd import aside, cluster, files, services, telling
 from hostd.confd.aside import SetAside
 from hostd.confd.cluster import Announcements, FencingDevice, Tiebreaker, Watchdog
 from hostd.confd.complain import Complaint, Complaints, Place
 from hostd.confd.digests import digest
+from hostd.confd.params import refill
 from hostd.confd.section import Section
 from hostd.confd.services import Agents, ResourceSettings
-from hostd.confd.values import duration_ms
+from hostd.confd.telling import Notifier
+from hostd.confd.values import duration_ms, duration_text
 from hostd.core.plan import Plan
 
 __all__ = [
     "Announcements", "BadConfiguration", "Complaint", "Configuration", "Directories", "Examined", "FencingDevice",
-    "Place", "ResourceSettings", "SetAside", "Tiebreaker", "Watchdog", "duration_ms", "examine", "load",
+    "Notifier", "Place", "ResourceSettings", "SetAside", "Tiebreaker", "Watchdog", "digest", "duration_ms",
+    "duration_text", "examine", "load", "refill",
 ]  # fmt: skip
 
 
@@ -40,6 +43,16 @@ class Directories(msgspec.Struct, frozen=True):
     plugins: tuple[Path, ...] = ()
     runtime: Path = Path("/run/hostd")
     state: Path = Path("/var/lib/hostd")
+
+    def absolute(self) -> "Directories":
+        """The same wherever a process stands: files are read again from children that stand elsewhere."""
+        return Directories(
+            self.config.absolute(),
+            tuple(folder.absolute() for folder in self.agents),
+            tuple(folder.absolute() for folder in self.plugins),
+            self.runtime.absolute(),
+            self.state.absolute(),
+        )
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -56,8 +69,12 @@ class Configuration(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     """What is allowed but should be known (no fencing, only one link)."""
     fencing_devices: tuple[FencingDevice, ...] = ()
+    fencing_drill_ms: int = 0
+    """How often the peer's devices are tried harmlessly; 0: never by itself."""
     tiebreaker: Tiebreaker | None = None
     watchdog: Watchdog | None = None
+    metrics_textfile: Path | None = None
+    notifiers: tuple[Notifier, ...] = ()
     set_aside: tuple[SetAside, ...] = ()
     """Services of conf.d that are not in ``plan``: this node cannot run them."""
 
@@ -86,34 +103,53 @@ class Examined(msgspec.Struct, frozen=True):
     """The line of each key, such as ("heartbeat", "link", 0, "device")."""
 
 
-def load(directory: Path, node: str, agents: Agents, link_types: Mapping[str, Parameters]) -> Configuration:
+def load(
+    directory: Path,
+    node: str,
+    agents: Agents,
+    link_types: Mapping[str, Parameters],
+    notify_types: Mapping[str, Parameters] | None = None,
+) -> Configuration:
     """Read conf.d as ``node`` sees it.
 
     ``agents`` gives the Parameters for the reference after ``agent =``, and
     raises ConfigError for one that is unknown or broken; ``link_types`` those
-    of each ``[[heartbeat.link]] type``.  Raises :class:`BadConfiguration`,
+    of each ``[[heartbeat.link]] type``, ``notify_types`` of each ``[[notify]]
+    type`` (None: they are not judged).  Raises :class:`BadConfiguration`,
     but not for an agent: that costs the services which need it, told in
     ``set_aside``, since after a reboot one broken file must not stop all.
     """
-    examined = examine(directory, node, agents, link_types)
+    examined = examine(directory, node, agents, link_types, notify_types)
     if examined.configuration is None:
         raise BadConfiguration(tuple(c for c in examined.complaints if not c.is_warning))
     return examined.configuration
 
 
-def examine(directory: Path, node: str, agents: Agents, link_types: Mapping[str, Parameters]) -> Examined:
+def examine(
+    directory: Path,
+    node: str,
+    agents: Agents,
+    link_types: Mapping[str, Parameters],
+    notify_types: Mapping[str, Parameters] | None = None,
+) -> Examined:
     """The same, with all complaints as a result instead of an error."""
     tree = files.read(directory)
     if tree.complaints:
         return Examined(None, tuple(tree.complaints), tree.places)
     complaints = Complaints(tree.places)
-    configuration = _build(Section(complaints, (), tree.values), node, agents, link_types, directory)
+    root = Section(complaints, (), tree.values)
+    textfile = telling.read_metrics(root.table("metrics"), directory)
+    tables = root.tables("notify")
+    configuration = _build(root, node, agents, link_types, directory)
+    nodes = configuration.plan.nodes if configuration is not None else (node,)
+    notifiers = telling.read_notify(tables, nodes, node, notify_types, directory)
     gathered = tuple(sorted(complaints.gathered, key=lambda c: (c.file, c.line or 0)))
     if any(complaint.is_fatal for complaint in gathered):
         return Examined(None, gathered, tree.places)
     assert configuration is not None
     warnings = tuple(complaint.text for complaint in gathered if complaint.is_warning)
-    return Examined(msgspec.structs.replace(configuration, warnings=warnings), gathered, tree.places)
+    found = msgspec.structs.replace(configuration, warnings=warnings, metrics_textfile=textfile, notifiers=notifiers)
+    return Examined(found, gathered, tree.places)
 
 
 def _build(
@@ -159,6 +195,7 @@ def _build(
         announcements=announcements,
         log_level=log_level,
         fencing_devices=fencing.devices,
+        fencing_drill_ms=fencing.drill_ms if fencing.is_required else 0,
         tiebreaker=tiebreaker,
         watchdog=watchdog,
         set_aside=set_aside,

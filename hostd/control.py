@@ -23,6 +23,7 @@ from hostd.requests import (
     REQUEST_SIZE_MAX,
     AnyAnswer,
     AnyRequest,
+    AskReload,
     Rejected,
     decode_request,
     encode,
@@ -39,6 +40,11 @@ TURN_AWAY_S: Final = 1.0
 ANSWER_MAX_S: Final = 10.0
 """The core answers in one step; longer means that the brain is in trouble."""
 
+RELOAD_MAX_S: Final = 120.0
+"""Reading conf.d, and starts and stops under way, have limits of their own, which come first."""
+FINISH_MAX_S: Final = 0.5
+FINISH_LOOK_S: Final = 0.005
+
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; not in Python's socket module
 _GROUP: Final = "hostd"
 
@@ -53,6 +59,7 @@ class Control:
         self._gid = group_id()
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._answering = 0
 
     async def open(self) -> None:
         """Listen.  A socket that an earlier life left behind is replaced (the
@@ -68,6 +75,12 @@ class Control:
         if self._gid is not None and os.geteuid() == 0:
             os.chown(self._path, 0, self._gid)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=REQUEST_SIZE_MAX)
+
+    async def finish(self) -> None:
+        """Let everybody who has asked have the answer, for a moment."""
+        until = asyncio.get_running_loop().time() + FINISH_MAX_S
+        while self._answering and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(FINISH_LOOK_S)
 
     async def close(self) -> None:
         """Stop listening, send everybody away, remove the socket."""
@@ -122,8 +135,12 @@ class Control:
             except asyncio.LimitOverrunError:
                 await _write(writer, Rejected("bad-request", f"longer than {REQUEST_SIZE_MAX} bytes"))
                 return
-            answer = await self._answer(line)
-            await _write(writer, answer)
+            self._answering += 1
+            try:
+                answer = await self._answer(line)
+                await _write(writer, answer)
+            finally:
+                self._answering -= 1
             if isinstance(answer, Rejected) and answer.reason == "bad-request":
                 return
 
@@ -133,7 +150,7 @@ class Control:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return Rejected("bad-request", str(error)[:200])
         try:
-            async with asyncio.timeout(ANSWER_MAX_S):
+            async with asyncio.timeout(RELOAD_MAX_S if isinstance(request, AskReload) else ANSWER_MAX_S):
                 return await self._ask(request)
         except TimeoutError:
             return Rejected("too-slow")

@@ -19,10 +19,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
 
 import hostd
-from hostd import state
+from hostd import former_addresses, state
 from hostd.address import Addresses
 from hostd.address_tasks import AddressTasks
 from hostd.answering import Desk
+from hostd.bulletin import Bulletin
+from hostd.changes import Description
 from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.control import Control
@@ -53,25 +55,32 @@ from hostd.messages import (
     AnyMessage,
     Carry,
     Done,
+    Drilled,
     Goodbye,
     HeartFigures,
     HeartForked,
     HeartGone,
     Identify,
     LinkState,
+    Notified,
+    Relieved,
+    Reloaded,
     Renew,
     Signalled,
     SnapshotHeard,
     Unfinished,
+    Unstopped,
+    WatchdogIs,
 )
+from hostd.metrics import Format
 from hostd.neighbours import Neighbours
 from hostd.observed import differences
 from hostd.perform import Performer
 from hostd.pings import Pings
-from hostd.recorder import FORMAT, Header, Recorder, Timeline, line_of
+from hostd.recorder import FORMAT, Header, line_of
 from hostd.registry import Registry
 from hostd.requests import SOCKET_NAME
-from hostd.status import one_line
+from hostd.status import life_of_peer, one_line
 
 log = logging.getLogger("hostd")
 
@@ -88,6 +97,7 @@ def run(
     registry: Registry,
     host_end: socket.socket,
     heart_end: socket.socket,
+    description: Description | None = None,
 ) -> int:
     """Be the brain until the core says Exit or the host is gone; the exit code.
 
@@ -101,7 +111,7 @@ def run(
     asyncio.set_event_loop(loop)
     with log_from_a_thread():
         try:
-            brain = Brain(configuration, directories, disk, loop)
+            brain = Brain(configuration, directories, disk, loop, description, registry.metrics)
             return loop.run_until_complete(brain.live(host_end, heart_end))
         except Exception:
             # The edge of the process: whatever it is, it must be in the log before the host forks the next brain.
@@ -120,6 +130,8 @@ class Brain:
         directories: Directories,
         disk: Executor,
         loop: asyncio.AbstractEventLoop,
+        description: Description | None = None,
+        metrics: Format = lambda _status: "",
     ) -> None:
         self.plan, self.name = configuration.plan, configuration.node
         self.incarnation = state.next_incarnation(directories.state)  # blocks: nothing waits for the loop yet
@@ -133,14 +145,15 @@ class Brain:
         self._peer: Snapshot | None = None
         self._figures = Figures.of(configuration)
         self._left_behind = LeftBehind(directories.runtime, tuple(s.service.name for s in configuration.set_aside))
-        self._unfinished: asyncio.Future[tuple[str, ...]] = loop.create_future()
+        self._unfinished: asyncio.Future[Unfinished] = loop.create_future()
         self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
         self._exit: ExitKind | None = None
-        self._is_born = False
-        self._recorder = Recorder(directories.state, self._header, disk)
-        self._timeline = Timeline(directories.state, disk)
-        self._desk = Desk(self.core, self._figures, self._timeline, self.put)
+        self._is_born = self._is_relieved = False
+        places = (directories.state, disk, self._header)
+        self._bulletin = Bulletin(self.core, configuration, self._figures, *places, metrics, self.tell_host)
+        voice = (self.put, self.tell_host)
+        self._desk = Desk(self.core, self._figures, self._bulletin.timeline, *voice, description, directories)
         texts = dict.fromkeys(text for service in self.plan.services for text in service.addresses)
         self._addresses = Addresses(tuple(texts), self.plan.address_lease_ms, self._address_changed)
         self._neighbours = Neighbours(
@@ -188,11 +201,13 @@ class Brain:
             gc.freeze()  # a collection then never walks what was imported (0.4 s were seen)
             return await self._turn_until_the_end()
         finally:
+            if self._is_relieved:
+                await control.finish()
             await control.close()
             await self._pings.close()
             await self._neighbours.close()
             await self._addresses.close()
-            await self._close_the_books()
+            await self._bulletin.close()
 
     async def _open(self, control: Control) -> None:
         try:
@@ -200,21 +215,32 @@ class Brain:
         except OSError as error:  # the cluster goes on without an operator's socket
             log.error("no command can be given here: %s: %s", error.filename or "control socket", error.strerror)
 
-    async def _begin(self, unfinished: tuple[str, ...]) -> Started:
+    async def _begin(self, left: Unfinished) -> Started:
         wishes, complaint = state.load_wishes(self._directories.state)
         if complaint:
             log.error("the operator's wishes of before are lost unless the peer holds them: %s", complaint)
+        set_aside = [aside.service for aside in self._figures.set_aside]
+        former_addresses.clear(self._addresses, self._directories.runtime, self.plan, set_aside, wishes)
         return Started(
             incarnation=self.incarnation,
             wishes=wishes,
-            unfinished=unfinished,
+            unfinished=left.services,
+            outdated=left.outdated,
             stations=await self._addresses.stations(),
             release=hostd.__version__,
             present=self._addresses.held(),
+            watchdog_ms=self._figures.watchdog.bound_ms if self._figures.watchdog is not None else 0,
+            probation_ms=self._probation_ms(),
         )
 
+    def _probation_ms(self) -> dict[str, int]:
+        now_s = time.time()
+        seen = state.first_seen(self._directories.state, tuple(s.name for s in self.plan.services), now_s)
+        left = {s.name: s.probation_ms - round((now_s - seen[s.name]) * 1_000) for s in self.plan.services}
+        return {name: left_ms for name, left_ms in left.items() if left_ms > 0}
+
     async def _turn_until_the_end(self) -> int:
-        while self._exit is None:
+        while self._exit is None and not self._is_relieved:
             await self._wait()
             for _ in range(DRAIN_ROUNDS):
                 await asyncio.sleep(0)
@@ -222,6 +248,8 @@ class Brain:
             if not self._host.is_open:
                 log.error("the host is gone")
                 return 1
+        if self._exit is None:
+            return 0  # another brain takes over, and it is not the host's end
         code = EXIT_CODES[self._exit]
         self._host.send(Goodbye(code))
         return code
@@ -262,7 +290,7 @@ class Brain:
 
     def _step(self, event: AnyEvent) -> list[AnyEffect]:
         now = now_ms()
-        self._recorder.record(now, event)  # first, so that a step that fails is on record
+        self._bulletin.recorder.record(now, event)  # first, so that a step that fails is on record
         self._stepped_at_ms = now
         return self.core.step(now, event)
 
@@ -272,17 +300,11 @@ class Brain:
             self._renew(now)
         if now - self._alive_at_ms >= ALIVE_MS:
             self._alive_at_ms = now
-            self._host.send(Alive(one_line(self.core, self._figures, now), ready=True), latest=True)
+            line = one_line(self.core, self._figures, now)
+            self._host.send(Alive(line, True, now, self._figures.beat_at_ms), latest=True)
         if now - self._flushed_at_ms >= FLUSH_MS:
             self._flushed_at_ms = now
-            self._recorder.flush()
-            self._timeline.flush()
-
-    async def _close_the_books(self) -> None:
-        for _ in range(2):  # the first may find the disk still busy with what came before
-            writings = [w for w in (self._recorder.flush(), self._timeline.flush()) if w is not None]
-            if writings:
-                await asyncio.wait([asyncio.wrap_future(w) for w in writings], timeout=0.5)
+            self._bulletin.turn(now)
 
     def _header(self) -> Header:
         checkpoint = pickle.dumps(self.core) if self._stepped_at_ms else b""
@@ -302,18 +324,30 @@ class Brain:
         for message, fds in self._host.received():
             end = adopt(fds)
             match message:
-                case Unfinished(services):
-                    self._figures.left_behind = self._left_behind.with_unfinished(services)
+                case Unfinished():
+                    self._figures.left_behind = self._left_behind.with_unfinished(message.services)
                     if not self._unfinished.done():
-                        self._unfinished.set_result(services)
+                        self._unfinished.set_result(message)
                 case HeartForked() if end is not None:
                     self._connect(end)
                 case HeartGone(detail):
                     log.error("the heart died: %s", detail)
                     self._figures.heart, self._figures.heart_lost = None, detail or "it died"
                     self.put(HeartLost())
-                case Signalled(number):
-                    self._take_signal(number)
+                case Signalled():
+                    self._desk.give(Leave())
+                case Unstopped(services):
+                    self._figures.unstopped = services
+                case Notified():
+                    self._bulletin.notified(message)
+                case Reloaded():
+                    self._desk.reloaded(message)
+                case Drilled() | WatchdogIs():
+                    self._figures.hear(message, life_of_peer(self.core, now_ms()))
+                case Relieved():
+                    log.info("another brain takes over")
+                    self._is_relieved = True
+                    self._wake.set()
                 case _:
                     self._take(message)
         if not self._host.is_open:
@@ -350,16 +384,10 @@ class Brain:
             self._figures.counters["snapshots_refused"] += 1
             return
         for fact in differences(self._peer, snapshot):
-            self._timeline.add(snapshot.node, fact, observed=True)
+            self._bulletin.add_observed(snapshot.node, fact)
         self._peer = snapshot
         self._figures.peer_snapshot_at_ms = now_ms()
         self.put(SnapshotReceived(snapshot))
-
-    def _take_signal(self, number: int) -> None:
-        if number == signal.SIGHUP:
-            log.warning("conf.d is read at start only: restart hostd (hostd detach leaves the services running)")
-        else:
-            self._desk.give(Leave())
 
     # -- speaking ----------------------------------------------------------------
 
@@ -397,7 +425,7 @@ class Brain:
         self._host.send(message)
 
     def tell(self, fact: AnyFact) -> None:
-        self._timeline.add(self.name, fact)
+        self._bulletin.add(fact)
         log.info("%s", line_of(fact))
         self._figures.note(fact, now_ms())
 

@@ -26,6 +26,8 @@ DEATHS_FREE: Final = 3
 WINDOW_MS: Final = 10_000
 PAUSE_MIN_MS: Final = 250
 PAUSE_MAX_MS: Final = 5_000
+RELIEF_MAX_MS: Final = 3_000
+"""How long a relieved brain may take for its last answers and its books; a busy disk was seen to take 0.5 s."""
 
 CRASHED: Final = 70
 """Exit status of a life that ended with an exception (EX_SOFTWARE)."""
@@ -47,7 +49,13 @@ class Life:
         """The partner's end of our socket pair, while the partner is yet to be forked."""
         self.due_at_ms: int | None = None
         """When to fork it (again)."""
+        self.relieved_until_ms: int | None = None
+        """It was told that another one takes its place, and is killed then if it does not end by itself."""
         self._deaths: list[int] = []
+
+    @property
+    def is_relieved(self) -> bool:
+        return self.relieved_until_ms is not None
 
     @property
     def is_alive(self) -> bool:
@@ -56,6 +64,9 @@ class Life:
     def died(self) -> None:
         """Note a death and when to fork it again."""
         now = now_ms()
+        if self.is_relieved:
+            self.due_at_ms = now
+            return
         self._deaths = [at for at in self._deaths if at > now - WINDOW_MS] + [now]
         over = len(self._deaths) - DEATHS_FREE
         pause_ms = 0 if over <= 0 else min(PAUSE_MAX_MS, PAUSE_MIN_MS << min(over - 1, 10))
@@ -119,6 +130,21 @@ class Family:
         self._selector.register(life.pidfd, selectors.EVENT_READ, lambda: self._ended(life))
         self._selector.register(host_end, selectors.EVENT_READ, lambda: self._heard(life))
         return pid
+
+    def relieve(self, life: Life, limit_ms: int = RELIEF_MAX_MS) -> None:
+        """It is to end, and that is no death: the next one follows at once, by ``life.main`` as it is then.
+        ``limit_ms`` 0: it is killed, since it keeps no books."""
+        life.relieved_until_ms = now_ms() + limit_ms
+        if not limit_ms or life.end is None or not messages.send(life.end, messages.Relieved()):
+            signal.pidfd_send_signal(life.pidfd, signal.SIGKILL)
+
+    def tick(self) -> None:
+        """Kill what was relieved and does not end."""
+        for life in (self.heart, self.brain):
+            if life.is_alive and life.relieved_until_ms is not None and now_ms() >= life.relieved_until_ms:
+                log.warning("the %s does not make room: killed", life.name)
+                life.relieved_until_ms = now_ms() + RELIEF_MAX_MS
+                signal.pidfd_send_signal(life.pidfd, signal.SIGKILL)
 
     def take_fresh_end(self, life: Life) -> socket.socket | None:
         """The end of its pair that the living partner is to be handed; the caller closes it."""

@@ -6,19 +6,26 @@ how it is shown: ``status`` and ``problems`` read it.
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Self
 
 from hostd.config import Configuration, SetAside
 from hostd.core.effects import AddressDisputed, AnyFact, CarrierTurned, ClearanceTurned, PhaseChanged
 from hostd.core.snapshot import Report
-from hostd.core.terms import Carrier, Clearance, ServiceState
-from hostd.messages import HeartFigures, LinkState
+from hostd.core.terms import Carrier, Clearance, Incarnation, ServiceState
+from hostd.drill_book import DrillBook
+from hostd.messages import Drilled, HeartFigures, LinkState, WatchdogIs
+from hostd.requests import Recovery, RecoveryTotal
 
 
 @dataclasses.dataclass
 class Figures:
     """Gathered by the brain; every field is as new as the last message about it."""
 
+    drills: DrillBook = dataclasses.field(default_factory=DrillBook)
+    watchdog_device: str = ""
+    """As conf.d names it; empty: it has none."""
+    watchdog: WatchdogIs | None = None
     counters: Counter[str] = dataclasses.field(default_factory=Counter)
     heart: HeartFigures | None = None
     heart_lost: str = ""
@@ -46,14 +53,41 @@ class Figures:
     left_behind: frozenset[str] = frozenset()
     """Those of them that an earlier daemon may have left running here."""
 
+    recoveries: tuple[Recovery, ...] = ()
+    recoveries_of: Callable[[int, str], tuple[Recovery, ...]] = lambda _limit, _service: ()
+    """The newest of a service, or of all, from whoever keeps the ledger."""
+    recovered: dict[str, dict[str, RecoveryTotal]] = dataclasses.field(default_factory=dict)
+    metrics_failure: str = ""
+    """Why the metrics were not written the last time."""
+    notify_failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Name of a ``[[notify]]`` → why its newest delivery failed, or that events were dropped."""
+
+    unstopped: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Services that conf.d no longer has and that could not be stopped here, and why."""
+
     @classmethod
     def of(cls, configuration: Configuration) -> Self:
         """As they begin: what conf.d says already."""
         peer = configuration.plan.peer_of(configuration.node)
+        watchdog = configuration.watchdog
         return cls(
+            drills=DrillBook(configuration.node, peer, configuration.fencing_devices),
+            watchdog_device=str(watchdog.device) if watchdog is not None else "",
             fences_peer=any(peer in device.nodes for device in configuration.fencing_devices),
             set_aside=configuration.set_aside,
         )
+
+    def hear(self, message: Drilled | WatchdogIs, life: Incarnation | None) -> None:
+        """What the host found of devices.  ``life``: of the peer if it is heard now."""
+        if isinstance(message, WatchdogIs):
+            self.watchdog = message
+        else:
+            self.drills.take(message, life)
+
+    @property
+    def beat_at_ms(self) -> int:
+        """When the heart last kept time with a brain that was well; 0: there is no heart that said so."""
+        return self.heart.beat_at_ms if self.heart is not None else 0
 
     def aside_report(self, service: str) -> Report:
         """Of a service that is set aside here: it may run if an earlier daemon left it."""

@@ -130,6 +130,7 @@ class Heart:
         self._schedule = Schedule(now, settings.timers.keepalive_ms)
         self._figures_at_ms = now + FIGURES_MS
         self._late = Worst()
+        self._beat_at_ms = 0
 
         # What we say: nothing without a sealer, which comes with an incarnation.
         self._sealer: wire.Sealer | None = None
@@ -191,6 +192,8 @@ class Heart:
         voice = self._voice(now)
         if voice is not Voice.SILENT:
             self._send_beat(now, voice)
+        if voice is Voice.BEATING:
+            self._beat_at_ms = now
         for channel in self._channels:
             channel.tick(now)
         self._tell_links(now)
@@ -386,6 +389,7 @@ class Heart:
                 late_max_ms=self._late.end_second(),
                 rejected={channel.name: channel.rejected for channel in self._channels},
                 gap_max_ms={channel.name: channel.gap_max.end_second() for channel in self._channels},
+                beat_at_ms=self._beat_at_ms,
             )
         )
 

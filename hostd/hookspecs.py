@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from hostd.api import FenceOrder, Health, Link, LinkSettings, Parameters, Resource
+from hostd.api import FenceOrder, Health, Link, LinkSettings, Notice, Parameters, Resource
 
 hookspec = pluggy.HookspecMarker("hostd")
 
@@ -98,3 +98,44 @@ class PluginSpec:
         that is off already.  Called in a child of the host for one device at a
         time, in a session of its own; at the device's time limit, and when the
         node is heard again, the child and all that it started is killed."""
+
+    @hookspec(firstresult=True)
+    def drill(self, order: FenceOrder) -> str | None:
+        """Try the device harmlessly: would a shot at ``order.node`` reach it?
+        Must never switch anything.  Return the node's power as the device says,
+        "on" or "off" (a node that lives and is said to be off is another's
+        outlet); raise AgentError, with a cure, if a shot would fail; None: this
+        agent is not of a kind that the plugin works.  A plugin that answers
+        ``fence`` for an agent answers this, too, else the agent is taken for a
+        program of the fence agent API.  Called as ``fence`` is, every hour and
+        when the operator asks, never while a shot is under way."""
+
+    @hookspec(firstresult=True)
+    def check_device(self, order: FenceOrder) -> list[str] | None:
+        """Optional.  What is wrong with a fencing device as conf.d has it, each
+        a sentence with its cure after a semicolon; what is no mistake as a
+        ``Note``.  None: not of a kind that the plugin works.  Called by ``hostd
+        check`` in a child, under a limit; may read, must not talk to the device."""
+
+    @hookspec
+    def notify_types(self) -> dict[str, Parameters]:
+        """Which ``[[notify]] type``s this plugin brings, and the keys of each
+        one's ``params``; a field with ``secret=True`` belongs into ``secrets``
+        instead, as the path of a file.  Called by the host when it loads, and
+        by ``hostd check``; must not act."""
+
+    @hookspec(firstresult=True)
+    def notify(self, notice: Notice) -> bool | None:
+        """Tell somebody of one event, and return True once he is told; None:
+        not a type that this plugin brings.  Raise AgentError if it cannot be
+        delivered: it is not tried again, since each event is told at most
+        once.  Called in a child of the host, in a session of its own, for one
+        event at a time and in their order; at the time limit the child and all
+        that it started is killed."""
+
+    @hookspec(firstresult=True)
+    def metrics(self, status: dict[str, Any]) -> str | None:
+        """The text of all metrics, made of what ``hostd status --json`` prints.
+        Called by ``hostd metrics``, and every 15 s in a thread of the brain if
+        conf.d names a ``[metrics] textfile``: may compute, must neither read
+        nor write nor wait."""

@@ -11,9 +11,7 @@ import fcntl
 import ipaddress
 import os
 import selectors
-import shutil
 import socket
-import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Final
 
 import psutil
 
-from hostd import hardware, keys, realtime
+from hostd import device_inspection, hardware, keys, realtime
 from hostd.actions import Actions
 from hostd.api import ConfigError, LinkSettings, Note
 from hostd.cgroups import Marks
@@ -100,7 +98,7 @@ class Inspection:
         if hardware.is_kernel_console(device):
             rule = "is a console of the kernel, whose messages garble heartbeats"
             cure = "take console=… for it out of the kernel's command line"
-            self._complaints.warn(path, rule, cure, value=device)
+            self._complaints.error(path, rule, cure, value=device)
 
     def _own_address(self, path: tuple[str | int, ...], address: str, settings: LinkSettings) -> None:
         """The link's address is on this node, and its port is free (or hostd's)."""
@@ -199,28 +197,13 @@ class Inspection:
             self._complaints.warn(("heartbeat", "deadtime"), rule, cure, value=value)
 
     def fencing(self) -> None:
-        for number, device in enumerate(self._configuration.fencing_devices):
-            path = ("fencing", "device", number)
-            if shutil.which(device.agent) is None:
-                cure = "install it (Debian: fence-agents), or name it by its path"
-                self._complaints.error((*path, "agent"), "is no program here", cure, value=device.agent)
-            for file in dict.fromkeys(f for table in device.secrets.values() for f in table.values()):
-                self._secret((*path, "secrets"), file)
+        devices = self._configuration.fencing_devices
+        if devices:
+            self._tell("asking the fence agents about their parameters")
+        device_inspection.fencing(self._configuration, self._registry, self._complaints)
         watchdog = self._configuration.watchdog
-        if watchdog is not None and not watchdog.device.exists():
-            rule, cure = "is not there", "load the driver of the machine's watchdog, or remove [watchdog]"
-            self._complaints.error(("watchdog", "device"), rule, cure, value=str(watchdog.device))
-
-    def _secret(self, path: tuple[str | int, ...], file: Path) -> None:
-        try:
-            mode = file.stat().st_mode
-        except OSError as error:
-            cure = "make it, with the secret as its only line"
-            self._complaints.error(path, f"cannot be read: {error.strerror}", cure, value=str(file))
-            return
-        if stat.S_IMODE(mode) & 0o077:
-            rule = f"may be read by others (mode {stat.S_IMODE(mode):04o})"
-            self._complaints.error(path, rule, f"chmod 600 {file}", value=str(file))
+        if watchdog is not None:
+            device_inspection.timer(watchdog, self._complaints, is_running=self.is_running)
 
     # -- agents ------------------------------------------------------------------------
 

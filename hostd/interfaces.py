@@ -130,6 +130,8 @@ class Interfaces:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.links: dict[int, Interface] = {}
         self.placements: dict[Placement, None] = {}  # in the order in which they came
+        self.protocols: dict[Placement, int] = {}
+        """Who put each address there, as IFA_PROTO says; 0: nobody said."""
         self._drops: dict[int, int] = {}
         self._neighbours: dict[tuple[int, int], tuple[int, list[Neighbour]]] = {}
         self._on_change = on_change
@@ -178,6 +180,7 @@ class Interfaces:
     def _read_all(self) -> None:
         self.links.clear()
         self.placements.clear()
+        self.protocols.clear()
         for entry in self.kernel.dump(rtnetlink.RTM_GETLINK, ifinfmsg()):
             self._apply(entry)
         for entry in self.kernel.dump(rtnetlink.RTM_GETADDR, ifaddrmsg()):
@@ -202,8 +205,10 @@ class Interfaces:
             is_known = placement in self.placements
             if kind == rtnetlink.RTM_NEWADDR:
                 self.placements[placement] = None
+                self.protocols[placement] = event.get_attr("IFA_PROTO") or 0
                 return not is_known
             self.placements.pop(placement, None)
+            self.protocols.pop(placement, None)
             return is_known
         return False
 

@@ -12,12 +12,15 @@ between processes of one parent, so they need no version.
 """
 
 import array
+import enum
 import socket
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from hostd.changes import Change
+from hostd.core.effects import AnyFact
 from hostd.core.terms import Action, Carrier, Health, Incarnation
 
 SIZE_MAX: Final = 200_000
@@ -103,6 +106,8 @@ class HeartFigures(Message, frozen=True):
     """Per link: frames that were no frames, forged, replayed or from another cluster."""
     gap_max_ms: dict[str, int]
     """Per link: the longest time between two frames of the peer in the last minute."""
+    beat_at_ms: int = 0
+    """When the heart last kept time with a brain that was well, on whatever links there are; 0: never."""
 
 
 # -- brain → host --------------------------------------------------------------
@@ -134,6 +139,14 @@ class HoldFire(Message, frozen=True):
     request_id: int
 
 
+class Drill(Message, frozen=True):
+    """Try every device that could power ``node`` off, harmlessly.  Answered by
+    one ``Drilled`` a device; the last says that it is over."""
+
+    drill_id: int
+    node: str
+
+
 class Goodbye(Message, frozen=True):
     """The brain is done: the host ends heart and itself with this exit code."""
 
@@ -146,6 +159,16 @@ class Alive(Message, frozen=True):
     status: str
     """One line for ``systemctl status``."""
     ready: bool
+    at_ms: int = 0
+    """When it was said: words that queued while the host stood still feed no watchdog."""
+    beat_at_ms: int = 0
+    """``HeartFigures.beat_at_ms``, as the heart said last; 0 if there is no heart."""
+
+
+class Reload(Message, frozen=True):
+    """Read conf.d again.  Answered by one ``Reloaded``."""
+
+    request_id: int
 
 
 # -- host → brain --------------------------------------------------------------
@@ -166,6 +189,8 @@ class Unfinished(Message, frozen=True):
     life that did not finish; all that was left of those actions is killed."""
 
     services: tuple[str, ...]
+    outdated: tuple[str, ...] = ()
+    """Services of which something was started under another definition than conf.d's."""
 
 
 class Done(Message, frozen=True):
@@ -201,8 +226,95 @@ class Shot(Message, frozen=True):
     detail: str
 
 
+class Trial(msgspec.Struct, frozen=True, array_like=True):
+    """What a drill found of one device."""
+
+    device: int
+    """Its number in conf.d, from 0."""
+    agent: str
+    level: int
+    ok: bool
+    power: str
+    """Of the node, as the device says: ``on`` or ``off``; empty if it failed or cannot tell."""
+    reason: str
+    cure: str
+    took_ms: int
+    at: float
+    """Wall clock, seconds since 1970."""
+
+
+class Drilled(Message, frozen=True):
+    """All trials of a drill so far.  ``drill_id`` 0: nobody asked for it.
+    ``detail``: why it ended before its time."""
+
+    drill_id: int
+    node: str
+    trials: tuple[Trial, ...]
+    is_over: bool
+    detail: str = ""
+
+
+class WatchdogIs(Message, frozen=True):
+    """How the watchdog of conf.d is.  Before ``Unfinished`` to a new brain, and when it changes."""
+
+    timeout_ms: int
+    """Of the device, 0 if it is not armed."""
+    bound_ms: int
+    """At the latest so long after the last beat of a healthy heart this machine resets itself; 0: not armed."""
+    identity: str
+    """As its driver calls it."""
+    detail: str
+    """Why it is not armed."""
+
+
+class ReloadOutcome(enum.Enum):
+    """What came of reading conf.d again; the value is what tools see."""
+
+    DONE = "done"
+    SAME = "same"  # nothing differs from what hostd runs by
+    BAD = "bad"  # it goes on by the old one
+    FORBIDDEN = "forbidden"  # only a restart of both nodes can do that
+    BUSY = "busy"  # not now; nothing was changed
+
+
+class News(Message, frozen=True):
+    """Something happened that somebody in conf.d is to be told of, at most once."""
+
+    serial: int
+    at: float
+    """Wall clock, seconds since 1970."""
+    fact: AnyFact
+
+
+class Notified(Message, frozen=True):
+    """What came of the delivery to one ``[[notify]]``: told, or ``failure``; or ``dropped`` before it was tried."""
+
+    name: str
+    failure: str = ""
+    dropped: int = 0
+
+
+class Reloaded(Message, frozen=True):
+    """``text``: complaints, or why not.  After DONE this brain is about to be relieved."""
+
+    request_id: int
+    outcome: ReloadOutcome
+    changes: tuple[Change, ...] = ()
+    text: str = ""
+
+
+class Unstopped(Message, frozen=True):
+    """Services that conf.d no longer has and that could not be stopped, and why: all of them, whenever that changes."""
+
+    services: dict[str, str]
+
+
+class Relieved(Message, frozen=True):
+    """Another brain is about to be forked, by a new configuration: close the books and end."""
+
+
 class Signalled(Message, frozen=True):
-    """The host got a signal that the brain must answer: TERM, INT (leave) or HUP (reload)."""
+    """The host got a signal that the brain must answer: TERM or INT (leave)."""
 
     signal: int
 
@@ -223,8 +335,10 @@ class BrainGone(Message, frozen=True):
 AnyMessage = (
     Identify | Renew | Carry
     | FrameHeard | SnapshotHeard | LinkState | HeartFigures
-    | Do | Shoot | HoldFire | Goodbye | Alive
+    | Do | Shoot | HoldFire | Drill | Goodbye | Alive | Reload
     | HeartForked | HeartGone | Unfinished | Done | Exited | Shot | Signalled
+    | News | Notified
+    | Reloaded | Relieved | Unstopped | Drilled | WatchdogIs
     | BrainForked | BrainGone
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import msgspec
 
 from hostd.core.node import Node
 from hostd.core.terms import Phase, ResourceState
+from hostd.drill_book import could_shoot, is_wrong
 from hostd.figures import Figures
 from hostd.requests import Problem, ServiceStatus, Status
 
@@ -27,8 +28,11 @@ def problems_of(status: Status, core: Node, figures: Figures, now_ms: int) -> St
         *_of_links(status, core),
         *_of_services(status),
         *_of_set_aside(status, figures),
+        *_of_removed(status, figures),
         *_of_addresses(status, figures, now_ms),
         *_of_agreement(status, core, figures),
+        *_of_fencing_devices(status),
+        *_of_watchdog(status),
         *_of_this_node(core, figures),
     ]
     found.sort(key=lambda problem: _ORDER[problem.severity])  # stable: within a severity as listed above
@@ -105,6 +109,11 @@ def _of_set_aside(status: Status, figures: Figures) -> Iterator[Problem]:
         yield Problem("error", "agent-broken", about)
 
 
+def _of_removed(status: Status, figures: Figures) -> Iterator[Problem]:
+    for service, detail in figures.unstopped.items():
+        yield Problem("error", "removed-not-stopped", {"service": service, "node": status.node, "detail": detail})
+
+
 def _is_forming(status: Status) -> bool:
     return status.phase == "member" and not status.confirmed
 
@@ -143,6 +152,26 @@ def _of_agreement(status: Status, core: Node, figures: Figures) -> Iterator[Prob
         yield Problem("info", "release-differs", about | {"theirs": peer.release, "ours": own.release})
 
 
+def _of_fencing_devices(status: Status) -> Iterator[Problem]:
+    devices = status.fencing.devices
+    if devices and not could_shoot(devices):
+        yield Problem("error", "fencing-unusable", {"node": devices[0].node})
+    for device in devices:
+        if device.ok is False:
+            about = {"node": device.node, "device": device.agent, "level": str(device.level)}
+            about |= {"detail": device.reason, "cure": device.cure}
+            if is_wrong(device):  # a shot by it would be believed
+                yield Problem("error", "fencing-device-wrong", about)
+            else:
+                yield Problem("warning", "fencing-drill-failed", about)
+
+
+def _of_watchdog(status: Status) -> Iterator[Problem]:
+    watchdog = status.watchdog
+    if watchdog is not None and not watchdog.armed and watchdog.detail:
+        yield Problem("warning", "watchdog-off", {"device": watchdog.device, "detail": watchdog.detail})
+
+
 def _of_this_node(core: Node, figures: Figures) -> Iterator[Problem]:
     if not core.plan.fencing:
         yield Problem("warning", "no-fencing", {})
@@ -157,5 +186,9 @@ def _of_this_node(core: Node, figures: Figures) -> Iterator[Problem]:
         yield Problem("warning", "no-realtime", {"deadtime_ms": str(core.plan.timers.deadtime_ms)})
     if figures.unsaved:
         yield Problem("warning", "wishes-unsaved", {"detail": figures.unsaved})
+    if figures.metrics_failure:
+        yield Problem("warning", "metrics-unwritten", {"detail": figures.metrics_failure})
+    for name, detail in figures.notify_failures.items():
+        yield Problem("warning", "notify-failed", {"name": name, "detail": detail})
     if figures.counters["records_lost"]:
         yield Problem("info", "records-lost", {"count": str(figures.counters["records_lost"])})

@@ -189,10 +189,11 @@ class Timeline:
         self._writing: Future[None] | None = None
         self.failures = 0
 
-    def add(self, node: str, fact: AnyFact, *, observed: bool = False) -> None:
-        entry = Entry(self._wall(), node, fact, observed)
+    def add(self, node: str, fact: AnyFact, *, observed: bool = False, silent_ms: int | None = None) -> Entry:
+        entry = Entry(self._wall(), node, fact, observed, silent_ms)
         self._entries.append(entry)
         self._pending.append(entry)
+        return entry
 
     def entries(self, *, since: float = 0.0, service: str = "", limit: int = TIMELINE_MAX) -> list[Entry]:
         """The newest ``limit`` after ``since``, oldest first; those of a service and of no service."""

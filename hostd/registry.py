@@ -23,7 +23,7 @@ import msgspec
 import pluggy
 
 from hostd import hookspecs, loading
-from hostd.api import AgentError, ConfigError, FenceOrder, Health, Link, LinkSettings, Parameters, Resource
+from hostd.api import AgentError, ConfigError, FenceOrder, Health, Link, LinkSettings, Notice, Parameters, Resource
 from hostd.config import Directories
 
 NAMES_SHOWN_MAX: Final = 12
@@ -129,6 +129,7 @@ class Registry:
         self._plugins.add_hookspecs(hookspecs.AgentSpec)
         self._wrappers: list[types.ModuleType] = []
         self._link_types: dict[str, Parameters] = {}
+        self._notify_types: dict[str, Parameters] = {}
 
     @classmethod
     def load(cls, directories: Directories, *, system: Path = loading.SYSTEM) -> Self:
@@ -207,6 +208,40 @@ class Registry:
                 cure="return True once the device says off, or raise AgentError",
             )
 
+    def drill(self, order: FenceOrder) -> str:
+        """Try one fencing device harmlessly: the node's power as it says, ``on`` or ``off``.
+
+        Belongs into a child, under a limit.  Raises AgentError, and whatever else a plugin raises.
+        """
+        answer = self._plugins.hook.drill(order=order)
+        if answer is None:
+            raise AgentError(f'no plugin can try the fence agent "{order.agent}"', cure="see hostd check")
+        if answer not in ("on", "off"):
+            raise AgentError(
+                f"plugin's mistake: drill returned {answer!r} for {order.agent}", cure='return "on" or "off"'
+            )
+        return str(answer)
+
+    def check_device(self, order: FenceOrder) -> tuple[str, ...]:
+        """What is wrong with one fencing device, each a sentence with its cure.  Belongs into a child, likewise."""
+        return tuple(self._plugins.hook.check_device(order=order) or ())
+
+    def notify_types(self) -> dict[str, Parameters]:
+        """Every ``[[notify]] type`` and what its ``params`` may be."""
+        return dict(self._notify_types)
+
+    def notify(self, notice: Notice) -> None:
+        """Deliver one notice; belongs into a child, under a limit.  Raises AgentError, and whatever a plugin raises."""
+        if self._plugins.hook.notify(notice=notice) is not True:
+            raise AgentError(f'no plugin delivered to the [[notify]] type "{notice.type}"', cure="see hostd check")
+
+    def metrics(self, status: dict[str, Any]) -> str:
+        """The text of all metrics.  Raises ConfigError if no plugin makes them, and whatever a plugin raises."""
+        text: str | None = self._plugins.hook.metrics(status=status)
+        if text is None:
+            raise ConfigError("no plugin makes metrics; plugins/prometheus.py of hostd is missing or broken")
+        return text
+
     # -- loading --------------------------------------------------------------
 
     def _find(self, kind: str, origins: list[loading.Origin]) -> dict[str, tuple[str, Any]]:
@@ -254,13 +289,15 @@ class Registry:
         try:
             self._plugins.register(module, name=name)
             self._plugins.check_pending()
-            types_brought = self._link_types_of(module)
+            types_brought = self._types_of(module, "link_types", self._link_types)
+            told_by = self._types_of(module, "notify_types", self._notify_types)
         except Exception as error:  # noqa: BLE001 - the edge: plugin code may raise anything
             if self._plugins.has_plugin(name):
                 self._plugins.unregister(name=name)
             self._break("plugins", name, path, loading.last_line(error, Path(path)))
             return
         self._link_types |= types_brought
+        self._notify_types |= told_by
         self.plugins[name] = path
         wrapper = types.ModuleType(name)
         agent_hooks = loading.specified(hookspecs.AgentSpec)
@@ -270,15 +307,17 @@ class Registry:
         if loading.hooks(wrapper):
             self._wrappers.append(wrapper)
 
-    def _link_types_of(self, module: Any) -> dict[str, Parameters]:
-        if "link_types" not in loading.hooks(module):
+    def _types_of(self, module: Any, hook: str, known: dict[str, Parameters]) -> dict[str, Parameters]:
+        """What a plugin answers to ``link_types`` or ``notify_types``; none may be there already."""
+        if hook not in loading.hooks(module):
             return {}
-        brought = module.link_types()
+        brought = getattr(module, hook)()
         if not isinstance(brought, dict) or not all(isinstance(p, Parameters) for p in brought.values()):
-            raise ConfigError(f"link_types returned {brought!r}; it must return {{type: Parameters}}")
-        for link_type in brought:
-            if link_type in self._link_types:
-                raise ConfigError(f'brings the link type "{link_type}" that another plugin brings already')
+            raise ConfigError(f"{hook} returned {brought!r}; it must return {{type: Parameters}}")
+        for name in brought:
+            if name in known:
+                what = hook.replace("_types", " type")
+                raise ConfigError(f'brings the {what} "{name}" that another plugin brings already')
         return brought
 
     def _take_agent(self, name: str, path: str, module: Any) -> None:

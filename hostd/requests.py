@@ -10,8 +10,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from hostd.changes import Change, Description
 from hostd.core.effects import AnyFact, Refusal
 from hostd.core.events import AnyCommand
+from hostd.messages import ReloadOutcome
 
 REQUEST_SIZE_MAX: Final = 65_536
 """Bytes of one line; the longest sane request has a few hundred."""
@@ -53,6 +55,8 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """Local node only: the heart has real-time scheduling."""
     reached: bool | None = None
     """Its LAN is alive and it reaches the tiebreaker, as far as there are any."""
+    watchdog_ms: int = 0
+    """As the node published: its watchdog is armed and resets it at the latest so long after its last beat."""
 
 
 class ResourceStatus(msgspec.Struct, frozen=True):
@@ -99,10 +103,39 @@ class ServiceStatus(msgspec.Struct, frozen=True):
     """Why the answering node does not run it at all (its agent cannot be used); empty if it does."""
 
 
+class DeviceStatus(msgspec.Struct, frozen=True):
+    """One fencing device that could power ``node`` off, as its last drill found it."""
+
+    agent: str
+    node: str
+    level: int
+    last: str | None = None
+    """When it was tried; None: not yet."""
+    ok: bool | None = None
+    """It answered, and what it said can be; None: not tried yet."""
+    power: str = ""
+    """The node's, as the device said: on or off."""
+    reason: str = ""
+    cure: str = ""
+    took_ms: int | None = None
+
+
 class FencingStatus(msgspec.Struct, frozen=True):
     mode: Literal["required", "none"]
     ready: bool
     clearance: str = "none"
+    devices: tuple[DeviceStatus, ...] = ()
+    """Those for the other node."""
+
+
+class WatchdogStatus(msgspec.Struct, frozen=True):
+    """The device that resets the answering node if hostd hangs."""
+
+    device: str
+    armed: bool
+    timeout_ms: int = 0
+    identity: str = ""
+    detail: str = ""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -117,6 +150,50 @@ class Problem(msgspec.Struct, frozen=True):
     about: dict[str, str] = {}
     text: str = ""
     cure: str = ""
+
+
+class HeartStatus(msgspec.Struct, frozen=True):
+    """The process that beats on this node."""
+
+    realtime: bool
+    locked: bool
+    """Its memory cannot be paged out."""
+    late_max_ms: int
+    """The worst lateness of a beat of ours in the last minute."""
+
+
+class PhaseOfRecovery(msgspec.Struct, frozen=True):
+    """A part of a recovery: ``detect``, ``clear``, ``decide``, ``stop``, ``start``, ``address`` or ``verify``."""
+
+    name: str
+    took_ms: int
+    budget_ms: int | None = None
+    """What it should take at most; None: nothing tells."""
+    basis: Literal["configuration", "history", ""] = ""
+    """Where the budget comes from: a time limit of conf.d, or twice the median of earlier recoveries."""
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """One service that was brought back, on the node that did it."""
+
+    service: str
+    node: str
+    kind: Literal["takeover", "failover", "restart", "move"]
+    """The other node was lost; it failed there for good; it was restarted here; somebody or a rule wanted it."""
+    why: str
+    began_at: float
+    """Of the first sign; wall clock, seconds since 1970."""
+    ended_at: float
+    """When it ran."""
+    took_ms: int
+    phases: tuple[PhaseOfRecovery, ...]
+    budget_ms: int | None = None
+    """Of the whole, without ``verify``; None if that of a phase is not known."""
+
+
+class RecoveryTotal(msgspec.Struct, frozen=True):
+    count: int = 0
+    total_ms: int = 0
 
 
 class WishStatus(msgspec.Struct, frozen=True):
@@ -143,6 +220,13 @@ class Status(msgspec.Struct, frozen=True):
     wishes: tuple[WishStatus, ...] = ()
     figures: dict[str, int] = {}
     """Counters of this brain since it started."""
+    heart: HeartStatus | None = None
+    recoveries: tuple[Recovery, ...] = ()
+    """The newest of this node, oldest first."""
+    recovered: dict[str, dict[str, RecoveryTotal]] = {}
+    """By service and kind, since this brain started."""
+    watchdog: WatchdogStatus | None = None
+    """None: conf.d has none."""
 
 
 # -- the timeline --------------------------------------------------------------------
@@ -158,6 +242,8 @@ class Entry(msgspec.Struct, frozen=True):
     fact: AnyFact
     observed: bool = False
     """Read from the peer's snapshots and not told by the node itself."""
+    silent_ms: int | None = None
+    """With the loss of the peer: for how long it had been silent."""
 
 
 # -- requests ------------------------------------------------------------------------
@@ -183,11 +269,34 @@ class AskLog(Request, frozen=True):
     limit: int = 1_000
 
 
+class AskLedger(Request, frozen=True):
+    """The newest ``limit`` recoveries on this node; ``service`` empty: of all."""
+
+    service: str = ""
+    limit: int = 20
+
+
 class Order(Request, frozen=True):
     command: AnyCommand
 
 
-AnyRequest = AskStatus | AskWhy | AskLog | Order
+class AskDrill(Request, frozen=True):
+    """Try every fencing device for ``node``, harmlessly.  ``drill_id`` 0: begin;
+    else: how far is the one that was begun?"""
+
+    node: str
+    drill_id: int = 0
+
+
+class AskRunning(Request, frozen=True):
+    """What hostd runs by, for ``hostd plan``."""
+
+
+class AskReload(Request, frozen=True):
+    """Read conf.d again."""
+
+
+AnyRequest = AskStatus | AskLedger | AskWhy | AskLog | AskRunning | AskReload | AskDrill | Order
 
 # -- answers -------------------------------------------------------------------------
 
@@ -202,6 +311,11 @@ class StatusIs(Answer, frozen=True):
 
 class LogIs(Answer, frozen=True):
     entries: tuple[Entry, ...]
+
+
+class LedgerIs(Answer, frozen=True):
+    recoveries: tuple[Recovery, ...]
+    """Oldest first."""
 
 
 class WhyIs(Answer, frozen=True):
@@ -226,6 +340,36 @@ class Refused(Answer, frozen=True):
     refusal: Refusal
 
 
+class RunningIs(Answer, frozen=True):
+    """``description`` None: this brain was not told.  ``peer_digests``: of each service that the peer knows;
+    None if it is not heard.  ``config``, ``agents`` and ``plugins``: the folders that a reload would read."""
+
+    config: str
+    agents: tuple[str, ...]
+    plugins: tuple[str, ...]
+    description: Description | None
+    peer: str
+    peer_digests: dict[str, str] | None
+    status: Status
+
+
+class DrillIs(Answer, frozen=True):
+    """The devices that are done with; ``detail``: why it ended before its time."""
+
+    drill_id: int
+    is_over: bool
+    devices: tuple[DeviceStatus, ...] = ()
+    detail: str = ""
+
+
+class ReloadIs(Answer, frozen=True):
+    """What came of it.  After DONE another brain takes over."""
+
+    outcome: ReloadOutcome
+    changes: tuple[Change, ...]
+    text: str
+
+
 class Rejected(Answer, frozen=True):
     """The request was not understood or not allowed, or there is no time for it."""
 
@@ -233,7 +377,7 @@ class Rejected(Answer, frozen=True):
     detail: str = ""
 
 
-AnyAnswer = StatusIs | LogIs | WhyIs | Taken | Refused | Rejected
+AnyAnswer = StatusIs | LedgerIs | LogIs | WhyIs | RunningIs | ReloadIs | DrillIs | Taken | Refused | Rejected
 
 _request_decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 _answer_decoder: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)

@@ -14,17 +14,20 @@ import msgspec
 from hostd.core.node import Node
 from hostd.core.plan import Service
 from hostd.core.snapshot import Report, Snapshot, Wish, WishKind
-from hostd.core.terms import Clearance, Mode, Phase, ResourceState, ServiceState, Why
+from hostd.core.terms import Clearance, Incarnation, Mode, Phase, ResourceState, ServiceState, Why
+from hostd.drill_book import could_shoot
 from hostd.figures import Figures
 from hostd.problems import problems_of
 from hostd.requests import (
     FencingStatus,
+    HeartStatus,
     InstanceStatus,
     LinkStatus,
     NodeStatus,
     ResourceStatus,
     ServiceStatus,
     Status,
+    WatchdogStatus,
     WishStatus,
 )
 
@@ -39,6 +42,11 @@ _WEIGHT: Final = {
     ServiceState.STOPPED: 7,
 }
 """Which of two nodes' states a service on one of them is called by."""
+
+
+def life_of_peer(core: Node, now_ms: int) -> Incarnation | None:
+    """The life of the peer that is heard now."""
+    return core.peers.incarnation if core.peers.is_heard(now_ms) else None
 
 
 def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
@@ -60,6 +68,7 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         name: _own_node(core, figures) if name == core.me else _peer_node(core, figures, now_ms)
         for name in core.plan.nodes
     }
+    devices = figures.drills.statuses(life_of_peer(core, now_ms))
     status = Status(
         cluster=core.plan.cluster,
         node=core.me,
@@ -71,11 +80,16 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         services=dict(sorted(services.items())),
         fencing=FencingStatus(
             mode="required" if core.plan.fencing else "none",
-            ready=core.plan.fencing and figures.fences_peer and not figures.fencing_failure,
+            ready=core.plan.fencing and figures.fences_peer and could_shoot(devices) and not figures.fencing_failure,
             clearance=core.clearance.name.lower(),
+            devices=devices,
         ),
+        watchdog=_watchdog(figures),
         wishes=tuple(_wish(wish, own, peer) for wish in own.wishes),
         figures=dict(figures.counters),
+        heart=_heart(figures),
+        recoveries=figures.recoveries,
+        recovered=figures.recovered,
     )
     return problems_of(status, core, figures, now_ms)
 
@@ -87,6 +101,20 @@ def one_line(core: Node, figures: Figures, now_ms: int) -> str:
     aside = f", {len(figures.set_aside)} set aside" if figures.set_aside else ""
     heard = "heard" if core.peers.is_heard(now_ms) else "not heard"
     return f"{own.phase.name.lower()}, {running} services run here{aside}, {core.peer} {heard}"
+
+
+def _watchdog(figures: Figures) -> WatchdogStatus | None:
+    word = figures.watchdog
+    if not figures.watchdog_device:
+        return None
+    if word is None:  # the host has not said a word yet
+        return WatchdogStatus(figures.watchdog_device, armed=False)
+    return WatchdogStatus(figures.watchdog_device, word.timeout_ms > 0, word.timeout_ms, word.identity, word.detail)
+
+
+def _heart(figures: Figures) -> HeartStatus | None:
+    heart = figures.heart
+    return None if heart is None else HeartStatus(heart.realtime, heart.locked, heart.late_max_ms)
 
 
 def _own_node(core: Node, figures: Figures) -> NodeStatus:
@@ -101,6 +129,7 @@ def _own_node(core: Node, figures: Figures) -> NodeStatus:
         phase=own.phase.name.lower(),
         realtime=None if figures.heart is None else figures.heart.realtime,
         reached=own.reached,
+        watchdog_ms=own.watchdog_ms,
     )
 
 
@@ -126,6 +155,7 @@ def _peer_node(core: Node, figures: Figures, now_ms: int) -> NodeStatus:
         phase=peer.phase.name.lower() if peer else "",
         heard=heard,
         reached=peer.reached if peer is not None and heard else None,
+        watchdog_ms=peer.watchdog_ms if peer is not None else 0,
         links=_links(core, figures, now_ms),
     )
 

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from typing import Final
 
 _PRIORITY: Final = {
@@ -36,6 +37,11 @@ class Notifier:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             logging.getLogger("hostd.systemd").debug("sd_notify: %s", error)
+
+    def reloading(self) -> None:
+        """Until the next ``READY=1`` the unit is "reloading" (sd_notify(3))."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
     def close(self) -> None:
         if self._socket:

@@ -7,7 +7,7 @@ forgets a watch before a stop begins.
 
 import os
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from hostd import processes
 
@@ -44,6 +44,11 @@ class Watches:
         if watched:
             self._selector.unregister(watched[2])
             os.close(watched[2])
+
+    def keep(self, resources: Collection[tuple[str, str]]) -> None:
+        """Forget all others."""
+        for service, resource in [key for key in self._watched if key not in resources]:
+            self.forget(service, resource)
 
     def files(self) -> list[int]:
         return [pidfd for _, _, pidfd in self._watched.values()]

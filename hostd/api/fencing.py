@@ -14,7 +14,8 @@ class FenceOrder:
     ``agent``, ``params`` and ``secrets`` as conf.d has them for the node that
     is to be fenced; ``secrets`` are the files that hold the values.
     ``deadline``: on ``time.monotonic()``; everything that is still there then
-    is killed from outside.  Lives in the child that works one device.
+    is killed from outside.  ``is_last``: no device of a further level would be
+    tried if this one failed.  Lives in the child that works one device.
     """
 
     def __init__(
@@ -25,7 +26,9 @@ class FenceOrder:
         params: Mapping[str, Any],
         secrets: Mapping[str, Path],
         deadline: float,
+        is_last: bool = True,
     ) -> None:
+        self.is_last = is_last
         self.agent, self.node, self.params, self.secrets, self.deadline = agent, node, params, secrets, deadline
 
     @property

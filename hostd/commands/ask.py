@@ -43,14 +43,14 @@ class Unanswered(Exception):
         self.code = code
 
 
-def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None) -> AnyAnswer:
+def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None, timeout_s: float = TIMEOUT_S) -> AnyAnswer:
     """One request, one answer.  Raises :class:`Unanswered` if the daemon is not
     reachable or turns the request away."""
     path = runtime / SOCKET_NAME
     until = time.monotonic() + (RETRY_S if retry_s is None else retry_s)
     while True:
         try:
-            answer = _converse(path, encode(request))
+            answer = _converse(path, encode(request), timeout_s)
             break
         except (FileNotFoundError, ConnectionError, EOFError) as error:
             if time.monotonic() >= until:
@@ -64,9 +64,9 @@ def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None) -> 
     return answer
 
 
-def _converse(path: Path, line: bytes) -> AnyAnswer:
+def _converse(path: Path, line: bytes, timeout_s: float) -> AnyAnswer:
     with socket.socket(socket.AF_UNIX) as end:
-        end.settimeout(TIMEOUT_S)
+        end.settimeout(timeout_s)
         end.connect(str(path))
         end.sendall(line)
         with end.makefile("rb") as file:

@@ -63,7 +63,7 @@ def look(directories: Directories, node: str) -> tuple[Examined, tuple[Complaint
     from hostd.registry import Registry
 
     registry = Registry.load(directories)
-    examined = examine(directories.config, node, registry.parameters, registry.link_types())
+    examined = examine(directories.config, node, registry.parameters, registry.link_types(), registry.notify_types())
     extensions = [
         *(Complaint("", None, broken.path, "", f"is broken: {broken.reason}", "mend or remove it", True)
           for broken in registry.broken),

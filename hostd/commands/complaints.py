@@ -53,13 +53,16 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "agent-broken": (
         "{service} is set aside on {node}, neither started nor stopped here: {detail}.{left}",
-        "{cure}. Then: hostd check, and start hostd here anew (hostd detach, systemctl start hostd).",
+        "{cure}. Then: hostd check && hostd reload",
+    ),
+    "removed-not-stopped": (
+        "{service} is not in conf.d any more, and could not be stopped on {node}: {detail}.",
+        "Stop it by hand there, then: hostd reload",
     ),
     "service-missing": (
         "{service} is not known to {node}: its conf.d lacks it, or cannot use its agent. "
         "It stays where it is and does not start anew.",
-        "On {node}: hostd status and hostd check; mend what they say, then start hostd there anew (hostd detach, "
-        "systemctl start hostd).",
+        "On {node}: hostd status and hostd check; mend what they say, then there: hostd reload",
     ),
     "service-maintenance": ("{service} is in maintenance: hands off.", "When done: hostd maintenance off {service}"),
     "service-stopped": ("{service} is stopped by the operator.", "When wanted: hostd start {service}"),
@@ -95,7 +98,7 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     ),
     "config-differs": (
         "conf.d differs between the nodes: {what}.",
-        "Copy conf.d from the node that is right to the other, and restart hostd there (hostd detach).",
+        "Copy conf.d from the node that is right to the other, and there: hostd plan && hostd reload",
     ),
     "release-differs": ("{node} runs hostd {theirs}, this node {ours}.", "Upgrade the older one: hostd detach."),
     "no-fencing": (
@@ -110,10 +113,35 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "Fencing {node} failed: {detail}.",
         "See to the device; in need: switch {node} off by hand, then: hostd confirm-down {node}",
     ),
+    "fencing-unusable": (
+        "By the last drill no fencing device could power {node} off: when it falls silent, everything waits.",
+        "See the devices below; in need: switch {node} off by hand, then: hostd confirm-down {node}",
+    ),
+    "fencing-drill-failed": (
+        "Fencing device {device} (level {level}) failed its drill for {node}: {detail}.",
+        "{cure}. Then: hostd fence {node} --check",
+    ),
+    "fencing-device-wrong": (
+        "Fencing device {device} (level {level}) is not that of {node}: {detail}. A shot by it would be believed, "
+        "and services would run on both nodes.",
+        "{cure}. Then: hostd fence {node} --check",
+    ),
+    "watchdog-off": (
+        "The watchdog {device} is not armed: {detail}.",
+        "hostd tries again by itself; see: hostd check",
+    ),
     "no-heart": ("No heartbeats are sent: {detail}.", "It is started again at once; if this lasts, see the log."),
     "no-realtime": (
         "No real-time scheduling: heartbeats may be late on a busy machine (deadtime is {deadtime_ms} ms).",
         "Give the service CAP_SYS_NICE and rt_runtime, or keep deadtime at 2 s or more.",
+    ),
+    "metrics-unwritten": (
+        "The metrics are not written: {detail}.",
+        "See to the folder of [metrics] textfile; it is tried again every 15 s.",
+    ),
+    "notify-failed": (
+        "Events could not be told by {name}: {detail}.",
+        "See [[notify]] in conf.d. What was lost is not told again: hostd log has it.",
     ),
     "wishes-unsaved": (
         "Orders to stop, standby or move are not on the disk: {detail}.",
@@ -144,6 +172,9 @@ def _with_text(problem: Problem) -> Problem:
         about["what"] = f"service {about['service']}" if about["service"] else "nodes, fencing or lease"
     if problem.code == "service-down":
         about["because"] = sentences.because(about["why"])
+    if problem.code in ("fencing-drill-failed", "fencing-device-wrong"):
+        cure = about["cure"] or "see to the device"
+        about["cure"] = cure[:1].upper() + cure[1:]
     if problem.code == "agent-broken":
         about["left"] = " It may run here still, left by an earlier hostd." if about["may_run"] else ""
         about["cure"] = about["cure"][:1].upper() + about["cure"][1:]

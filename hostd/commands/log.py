@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -25,8 +26,16 @@ examples:
   hostd log                         the last 100 events
   hostd log --since 10m mysql       of one service (and of no service)
   hostd log --since 2026-01-31T12:00
-  hostd log --json | jq ."""
+  hostd log --json | jq .
+  hostd log --with hostd-report-clustnode2-20260131-120000.tar.gz
 
+Without --with, what the other node did is as this one saw it, a heartbeat late. With
+the other node's report (or a copy of its state directory) it is in its own words,
+by this node's clock: the offset of the two clocks is found from what each saw of
+the other, and told."""
+
+TIMELINE_MAX: Final = 5_000
+"""As many entries as a daemon keeps."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -36,6 +45,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--since", type=moment, default=0.0, metavar="T", help="10m, 2h, 1d, or a date and time")
     parser.add_argument("-n", type=int, default=100, metavar="N", help="at most the newest N (default 100)")
     parser.add_argument("--all", action="store_true", help="each step of each resource, too")
+    parser.add_argument("--with", type=Path, dest="other", metavar="FILE", help="the other node's report")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run)
 
@@ -48,7 +58,8 @@ def moment(text: str) -> float:
 
 
 def run(namespace: argparse.Namespace) -> int:
-    request = AskLog(namespace.since, namespace.service, namespace.n)
+    everything = namespace.other is not None  # the clocks are compared by all that both know
+    request = AskLog(0.0, "", TIMELINE_MAX) if everything else AskLog(namespace.since, namespace.service, namespace.n)
     try:
         answer = ask.ask(options.runtime(namespace), request, retry_s=0.5)
         assert isinstance(answer, LogIs), answer
@@ -58,6 +69,12 @@ def run(namespace: argparse.Namespace) -> int:
             return ask.complain(error)
         entries = _from_files(namespace)
         print(f"(no daemon: from the files in {options.directories(namespace).state})", file=sys.stderr)
+    if namespace.other is not None:
+        try:
+            entries = _with_other(entries, namespace)
+        except (OSError, ValueError) as error:
+            print(f"{namespace.other}: {error}", file=sys.stderr)
+            return ExitCode.WRONG_USE
     paper = Paper()
     for entry in entries:
         if not namespace.all and is_detail(entry):
@@ -83,10 +100,33 @@ def _from_files(namespace: argparse.Namespace) -> list[Entry]:
     wanted = [
         entry
         for entry in read_timeline(options.directories(namespace).state)
-        if entry.at >= namespace.since
-        and (not namespace.service or getattr(entry.fact, "service", namespace.service) == namespace.service)
+        if namespace.other is not None or _is_wanted(entry, namespace)
     ]
-    return wanted[-namespace.n :]
+    return wanted if namespace.other is not None else wanted[-namespace.n :]
+
+
+def _is_wanted(entry: Entry, namespace: argparse.Namespace) -> bool:
+    is_of_it = not namespace.service or getattr(entry.fact, "service", namespace.service) == namespace.service
+    return entry.at >= namespace.since and is_of_it
+
+
+def _with_other(ours: list[Entry], namespace: argparse.Namespace) -> list[Entry]:
+    """Both nodes' words by our clock; raises OSError and ValueError if the other's cannot be had."""
+    from hostd.commands import clocks
+    from hostd.commands.replay import timelines
+
+    known = timelines(namespace.other)
+    me = next((entry.node for entry in ours if not entry.observed), options.node(namespace))
+    others = [node for node in known if node != me]
+    if len(others) != 1:
+        raise ValueError(f"it has no timeline of another node than {me} (it has: {', '.join(known) or 'none'})")
+    theirs = known[others[0]]
+    found = clocks.offset(ours, theirs, me, others[0])
+    by = f"{found.seconds * 1_000:+.0f} ms, give or take {found.plus_minus * 1_000:.0f} ms"
+    said = f"by {by}" if found.is_known else "by nothing: neither saw what the other did"
+    print(f"(times of {others[0]} corrected {said})", file=sys.stderr)
+    whole = clocks.merged(ours, theirs, me, others[0], found)
+    return [entry for entry in whole if _is_wanted(entry, namespace)][-namespace.n :]
 
 
 def named(entry: Entry) -> dict[str, Any]:

@@ -26,6 +26,10 @@ COMMANDS: Final = {
     "status": Entry("status", "nodes, links, services, problems; works on any node"),
     "why": Entry("why", "why a service runs where it runs, or does not"),
     "log": Entry("log", "the cluster's timeline: one line per event"),
+    "ledger": Entry("ledger", "each recovery on this node, phase by phase"),
+    "report": Entry("report", "one archive with all that explains what happened"),
+    "replay": Entry("replay", "run recorded events through the core again"),
+    "metrics": Entry("metrics", "the metrics of this node, in Prometheus' format"),
     "move": Entry("move", "move a service to the other node, once"),
     "standby": Entry("standby", "empty a node"),
     "online": Entry("standby", "take a node back"),
@@ -34,9 +38,14 @@ COMMANDS: Final = {
     "maintenance": Entry("maintenance", "hands off: no start, stop or recovery"),
     "cleanup": Entry("service", "forget a service's failures, probe again"),
     "confirm-down": Entry("confirm_down", "confirm that a silent node is off"),
+    "plan": Entry("plan", "what a reload of the present files would do"),
+    "reload": Entry("reload", "read conf.d again; touches only what changed"),
+    "fence": Entry("fence", "shoot a node, or see whether it could be shot"),
     "leave": Entry("leave", "move everything away, say goodbye, exit"),
     "detach": Entry("leave", "exit and leave the services running, for an upgrade"),
     "keygen": Entry("keygen", "make the cluster key"),
+    "import": Entry("import_", "convert Heartbeat's /etc/ha.d to conf.d"),
+    "simulate": Entry("simulate", "what would happen to this conf.d if something failed?"),
 }
 """Command → the module that registers it."""
 
@@ -47,6 +56,7 @@ examples:
   hostd status --watch         the same, again and again
   hostd why mysql              why is it there, or not?
   hostd move mysql             to its primary, or if there, to the next node
+  hostd plan                   what would the changed files do?
   hostd standby clustnode2     empty a node before working on it
   hostd COMMAND --help         more, with examples
 

@@ -64,6 +64,11 @@ def directories(namespace: argparse.Namespace) -> "Directories":
     )
 
 
+def names_config(namespace: argparse.Namespace) -> bool:
+    """The operator says which conf.d is meant."""
+    return bool(getattr(namespace, "config", None) or os.environ.get("HOSTD_CONFIG"))
+
+
 def node(namespace: argparse.Namespace) -> str:
     """The name of this node."""
     return getattr(namespace, "node", None) or os.environ.get("HOSTD_NODE") or os.uname().nodename

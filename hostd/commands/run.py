@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 
-from hostd.commands import options
+from hostd.commands import options, sentences
 from hostd.commands.exits import ExitCode
 
 
@@ -26,12 +26,12 @@ def run(namespace: argparse.Namespace) -> int:
         print("hostd: refuses python -O: its assertions are part of its safety; run it without", file=sys.stderr)
         return ExitCode.UNSAFE
     # Imported here: every other command starts faster without the daemon.
-    from hostd import config, host
+    from hostd import config, host, notifying
     from hostd.api import ConfigError, Note
     from hostd.registry import Registry
     from hostd.systemd import log_to_stderr
 
-    directories, node = options.directories(namespace), options.node(namespace)
+    directories, node = options.directories(namespace).absolute(), options.node(namespace)
     log_to_stderr("info")
     log = logging.getLogger("hostd")
     registry = Registry.load(directories)
@@ -40,7 +40,9 @@ def run(namespace: argparse.Namespace) -> int:
     for broken in registry.broken:
         log.error("%s %s (%s) is broken: %s", broken.kind[:-1], broken.name, broken.path, broken.reason)
     try:
-        configuration = config.load(directories.config, node, registry.parameters, registry.link_types())
+        configuration = config.load(
+            directories.config, node, registry.parameters, registry.link_types(), registry.notify_types()
+        )
         log_to_stderr(configuration.log_level)
         for warning in configuration.warnings:
             log.warning("%s", warning)
@@ -49,6 +51,7 @@ def run(namespace: argparse.Namespace) -> int:
         for link in configuration.links:  # it is opened again and again, and may come to work: no reason not to start
             for sentence in registry.check_link(link):
                 log.log(logging.WARNING if isinstance(sentence, Note) else logging.ERROR, "link %s", sentence)
+        notifying.speak_by(sentences.fact)
         return host.run(configuration, registry, directories)
     except ConfigError as error:
         for line in str(error).splitlines():

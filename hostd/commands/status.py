@@ -4,8 +4,10 @@ import argparse
 import io
 import json
 import shutil
+import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from hostd.commands import ask, options, sentences
@@ -16,7 +18,7 @@ from hostd.requests import NodeStatus, ServiceStatus, Status, plain
 EPILOG: Final = """\
 examples:
   hostd status
-  hostd status --watch              again and again, until Ctrl-C
+  hostd status --watch              a live view, until q
   hostd status --json | jq .services.mysql
 
 exit code: 0 no problem of severity "error", 1 at least one, 3 no daemon"""
@@ -41,6 +43,10 @@ def register(subparsers: Any) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     runtime = options.runtime(namespace)
+    if namespace.watch is not None and not namespace.json and sys.stdin.isatty() and sys.stdout.isatty():
+        from hostd.commands import watch  # a terminal's business, which no other status needs
+
+        return watch.run(runtime, max(0.1, namespace.watch))
     while True:
         code: ExitCode = ExitCode.DONE
         try:
@@ -95,6 +101,9 @@ def show(status: Status, paper: Paper, *, with_cures: bool = True) -> None:
         paper.line()
         rows = [row for name, service in status.services.items() for row in _service(name, service)]
         paper.table(["SERVICE", "STATE", "ON", "SINCE", "ADDRESS"], rows)
+    if status.fencing.devices:
+        paper.line()
+        _devices(status, paper)
     if status.problems:
         paper.line()
     for problem in status.problems:
@@ -127,7 +136,7 @@ def _headline(status: Status, paper: Paper) -> None:
         what = f"view {status.view}, coordinator {status.coordinator}" if status.confirmed else "forming a pair"
     else:
         what = f"{status.node} {phases[status.phase]}"
-    paper.line(f"{what}; fencing: {status.fencing.mode}")
+    paper.line(f"{what}; fencing: {status.fencing.mode}{_watchdog(status)}")
 
 
 def _node(status: Status, name: str, node: NodeStatus) -> list[tuple[str, str]]:
@@ -141,6 +150,29 @@ def _node(status: Status, name: str, node: NodeStatus) -> list[tuple[str, str]]:
         if status.fencing.clearance != "none":
             remark += f"; {sentences.cleared(status.fencing.clearance)}"
     return [(name, "bold" if name == status.node else ""), (node.state, _COLOURS.get(node.state, "")), (remark, "")]
+
+
+def _watchdog(status: Status) -> str:
+    watchdog = status.watchdog
+    if watchdog is None:
+        return ""
+    return f"; watchdog: {f'armed, {watchdog.timeout_ms / 1_000:g} s' if watchdog.armed else 'not armed'}"
+
+
+def _devices(status: Status, paper: Paper) -> None:
+    rows = []
+    for device in status.fencing.devices:
+        result = "not tried yet" if device.ok is None else f"ok, says {device.power}" if device.ok else "FAILED"
+        last = f"{sentences.span(sentences.seconds_since(device.last))} ago" if device.last else "-"
+        rows.append(
+            [
+                (Path(device.agent).name, ""),
+                (str(device.level), ""),
+                (last, ""),
+                (result, "" if device.ok else "yellow"),
+            ]
+        )
+    paper.table([f"FENCING DEVICE OF {status.fencing.devices[0].node}", "LEVEL", "LAST DRILL", "RESULT"], rows)
 
 
 def _links(name: str, node: NodeStatus, paper: Paper) -> None:

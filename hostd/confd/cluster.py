@@ -23,9 +23,8 @@ LINKS_MAX: Final = 16
 DEVICES_MAX: Final = 32
 FENCE_WORDS: Final = ("action", "option", "nodename")
 """Of the fence agent API: never the operator's to say."""
-NOT_YET: Final = "is checked and not yet acted upon"
-"""NB: for what the files may say already and no part of hostd does: an
-operator must never count on a protection that is not there."""
+WATCHDOG_CALM_MS: Final = 5_000
+"""Stalls without real-time scheduling reach 2 s (measured), and a feeding comes every half second."""
 LEASE_MIN_MS: Final = 3_000
 """Renewed every second and given up when a gap passes half of it: below this a
 renewal on time would already be late."""
@@ -86,6 +85,8 @@ class Fencing(msgspec.Struct, frozen=True):
     is_required: bool
     delay_ms: int
     devices: tuple[FencingDevice, ...]
+    drill_ms: int = 3_600_000
+    """How often devices are tried harmlessly; 0: never by itself."""
 
 
 def failback(value: Any) -> int | None:
@@ -107,6 +108,14 @@ def lease(value: Any) -> int:
     if milliseconds % 1_000 or not LEASE_MIN_MS <= milliseconds <= 3_600_000:
         raise Unfit("is no lease that the kernel can keep", 'use whole seconds from "3s" to "1h", or false')
     return milliseconds
+
+
+def drill(value: Any) -> int:
+    if value is False:
+        return 0
+    if value is True:
+        raise Unfit("is no duration", 'use one such as "1h", or false for no drill')
+    return duration("10s", "7d")(value)
 
 
 def read_basics(section: Section, node: str, directory: Path) -> Basics:
@@ -236,6 +245,7 @@ def _hint_type(section: Section, types: Mapping[str, Parameters]) -> None:
 def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
     mode = section.take("mode", values.choice("required", "none"), "required" if section.is_there else "none")
     delay_ms = section.take("delay", duration("0s", "5m"), 2_000)
+    drill_ms = section.take("drill", drill, 3_600_000)
     sections = section.tables("device")
     if len(sections) > DEVICES_MAX:
         section.complaints.error(section.at("device"), f"is there {len(sections)} times", f"use {DEVICES_MAX}")
@@ -263,7 +273,7 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
                     f"`hostd confirm-down {node}`",
                     "add [[fencing.device]]",
                 )
-    return Fencing(is_required, delay_ms, devices)
+    return Fencing(is_required, delay_ms, devices, drill_ms)
 
 
 def _read_device(section: Section, nodes: tuple[str, ...], directory: Path) -> FencingDevice | None:
@@ -321,9 +331,9 @@ def read_watchdog(section: Section, directory: Path) -> Watchdog | None:
     device = section.take("device", values.path_in(directory), Path("/dev/watchdog"))
     timeout_ms = section.take("timeout", duration("1s", "10m"), 10_000)
     section.end()
-    if section.is_there:
-        cure = "let systemd's RuntimeWatchdogSec= do it in this release"
-        section.complaints.warn(section.path, f"{NOT_YET}: hostd does not feed the device", cure)
+    if section.is_there and timeout_ms < WATCHDOG_CALM_MS:
+        rule = "is shorter than the stalls of a busy machine may be: it would be reset while it is well"
+        section.warn("timeout", rule, f"use {duration_text(WATCHDOG_CALM_MS)} or more")
     return Watchdog(device, timeout_ms) if section.is_there else None
 
 

@@ -29,6 +29,8 @@ class Filled(msgspec.Struct, frozen=True):
     """Names that have a value per node."""
     secrets: tuple[str, ...]
     """Names that are never shown."""
+    written: dict[str, dict[str, Any]] = {}
+    """Per node what the operator wrote, without defaults; paths made absolute."""
 
 
 def fill(
@@ -42,6 +44,7 @@ def fill(
     """Check what is ``given`` at ``path``; complain of all that is wrong with it."""
     fields = {field.name: field for field in parameters.fields}
     values: dict[str, dict[str, Any]] = {node: {} for node in nodes}
+    written: dict[str, dict[str, Any]] = {node: {} for node in nodes}
     split: list[str] = []
     for name, raw in given.items():
         if name not in fields and not parameters.any_others:
@@ -73,9 +76,26 @@ def fill(
             else:
                 for node in owners:
                     values[node][name] = typed
+                    written[node][name] = str(typed) if isinstance(typed, FilePath) else piece
     _fill_in(complaints, path, given, parameters, values)
     secrets = tuple(field.name for field in parameters.fields if field.secret)
-    return Filled(values, tuple(split), secrets)
+    return Filled(values, tuple(split), secrets, written)
+
+
+def refill(written: dict[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """Typed values for what was written once, by what the agent says of its parameters now.
+
+    Never complains: what runs must be stopped with what there is, even where
+    a newer agent would refuse it.
+    """
+    fields = {field.name: field for field in parameters.fields}
+    values = {field.name: field.default for field in parameters.fields if not field.is_required}
+    for name, raw in written.items():
+        try:
+            values[name] = _typed(fields[name], raw, FilePath("/")) if name in fields else raw
+        except Unfit:
+            values[name] = raw
+    return values
 
 
 def _fill_in(

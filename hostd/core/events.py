@@ -37,6 +37,8 @@ class Started(Event, frozen=True):
     """Addresses of the plan that were found on this node, left by an earlier life."""
     outdated: tuple[str, ...] = ()
     """Services of which something was started here under another definition."""
+    watchdog_ms: int = 0
+    """To be published with the snapshot, to the letter."""
     probation_ms: dict[str, int] = {}
     """New services, and for how long they still are."""
 

@@ -174,7 +174,7 @@ class Node(State):
 
     def _start(self, now_ms: int, event: Started) -> None:
         self.incarnation = event.incarnation
-        self.release, self.stations = event.release, event.stations
+        self.release, self.stations, self.watchdog_ms = event.release, event.stations, event.watchdog_ms
         self.wishes.merge(event.wishes)
         self.leases.adopt(now_ms, event.present)
         self.probation_until_ms = {name: now_ms + left_ms for name, left_ms in event.probation_ms.items()}

@@ -117,6 +117,9 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """The node names in this node's configured order."""
     reached: bool | None = None
     """Can this node serve anybody (``core/reach.py``)?  None: nothing tells."""
+    watchdog_ms: int = 0
+    """A watchdog is armed: at the latest so long after its last beat this machine
+    has reset itself.  0: none.  Published and shown; it clears nobody yet."""
 
 
 def encode(snapshot: Snapshot) -> bytes:

@@ -51,6 +51,7 @@ def publish(state: State, now_ms: int) -> list[AnyEffect]:
         view_max=state.pair.view_seen,
         nodes=state.plan.nodes,
         reached=state.reach.word(now_ms),
+        watchdog_ms=state.watchdog_ms,
     )
     if said == state.said:
         return []

@@ -37,6 +37,7 @@ class State:
         self.incarnation: Incarnation = NEVER_BORN
         self.renewing = False
         self.release = ""
+        self.watchdog_ms = 0
         self.stations: tuple[str, ...] = ()
         self.mode = Mode.ACTIVE
         self.away_ms = 0

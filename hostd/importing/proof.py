@@ -23,6 +23,7 @@ def complaints(directory: Path, nodes: tuple[str, ...], registry: Registry) -> t
     """What is wrong with the conf.d there, on either node; what both say is said once."""
     found: dict[str, Complaint] = {}
     for node in nodes:
-        for complaint in examine(directory, node, registry.parameters, registry.link_types()).complaints:
+        examined = examine(directory, node, registry.parameters, registry.link_types(), registry.notify_types())
+        for complaint in examined.complaints:
             found.setdefault(complaint.text, complaint)
     return tuple(found.values())

@@ -4,6 +4,7 @@ Decides ARP's truth from cables and strangers; who holds an address is the
 machines' own affair.
 """
 
+import zlib
 from typing import Final
 
 from hostd.core.plan import Plan
@@ -14,7 +15,8 @@ STRANGER: Final = "02:ff:ff:ff:ff:ff"
 
 def station_of(node: str) -> str:
     """The MAC address of a node's interface in the LAN."""
-    return f"02:00:00:00:00:{sum(node.encode()) % 256:02x}"
+    number = zlib.crc32(node.encode())  # not a sum of letters: n12 and n21 are two nodes
+    return "02:00:" + number.to_bytes(4, "big").hex(":")
 
 
 class Lan:

@@ -44,13 +44,14 @@ def simulate(
     *,
     over_ms: int,
     observers: tuple[Observer, ...] = (),
+    on_lan: tuple[str, ...] | None = None,
 ) -> Verdict:
     """Run the schedule for ``over_ms``, heal everything, wait until all is well.
 
     An assertion of the core is harm like any other: our bug, found.
     """
     judge = Judge()
-    world = World(plan, seed, make_brain, (judge, *observers))
+    world = World(plan, seed, make_brain, (judge, *observers), on_lan=on_lan)
     world.restart_detached = True
     for machine in world.machines.values():
         world.queue.at(world.rng.randrange(0, 400), machine.power_on)

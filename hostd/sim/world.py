@@ -42,12 +42,23 @@ class Observer(Protocol):
 class World:
     """Everything that is true."""
 
-    def __init__(self, plan: Plan, seed: int, make_brain: MakeBrain, observers: tuple[Observer, ...] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        make_brain: MakeBrain,
+        observers: tuple[Observer, ...] = (),
+        *,
+        on_lan: tuple[str, ...] | None = None,
+    ) -> None:
+        """``on_lan``: the links that share the fate of the client LAN; None: those whose names say so."""
         self.plan = plan
         self.queue = Queue()
         self.rng = random.Random(f"world {seed}")
         self.lan = Lan(plan)
         self.media = [Medium(i, link.name, link.direct, self.queue, self.rng) for i, link in enumerate(plan.links)]
+        for medium in self.media if on_lan is not None else ():
+            medium.on_lan = medium.name in (on_lan or ())
         self.conduct: dict[tuple[str, str, Action], f.Conduct] = {}
         self.durations = {
             (s.name, action): self.rng.randrange(*span)

@@ -12,6 +12,8 @@ import socket
 import time
 from pathlib import Path
 
+import msgspec
+
 from hostd import messages
 
 
@@ -56,6 +58,8 @@ def _live(scribe: Scribe, orders: Path, host_end: socket.socket, other_end: sock
                 continue
             message, files = received
             scribe.write(type(message).__name__, of=name, **_fields(message))
+            if isinstance(message, messages.Relieved):
+                return 0
             for file in files:
                 ends[1:] = [socket.socket(fileno=file)]
                 messages.send(ends[1], messages.Renew(hears=os.getpid()))
@@ -71,7 +75,7 @@ def _fields(message: messages.AnyMessage) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    return value.name if hasattr(value, "name") else value
+    return value.name if hasattr(value, "name") else msgspec.to_builtins(value)
 
 
 def wait_for(condition: object, limit_s: float = 10.0) -> object:

@@ -238,7 +238,7 @@ def test_json_is_schema_1_with_texts(daemon: Daemon, capsys: pytest.CaptureFixtu
         facts["nodes"]["clustnode2"]["links"]["serial:/dev/ttyS0"]
     )
     assert {"state", "node", "nodes", "primary", "since", "failures", "resources"} <= set(facts["services"]["mysql"])
-    assert facts["fencing"] == {"mode": "required", "ready": True, "clearance": "none"}
+    assert facts["fencing"] == {"mode": "required", "ready": True, "clearance": "none", "devices": []}
     assert facts["problems"][0]["text"] == (
         "Link serial is down: clustnode2 hears us, and we do not hear it (no carrier)."
     )

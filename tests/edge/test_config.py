@@ -180,17 +180,18 @@ def test_fencing_devices_are_kept_per_node(tmp_path: Path) -> None:
     assert len(loaded.warnings) == 0
 
 
-def test_what_is_not_acted_upon_yet_is_said_aloud(tmp_path: Path) -> None:
-    """Nobody may count on what this release does not use."""
-    text = (
-        '[fencing]\n[[fencing.device]]\nagent = "fence_x"\n[tiebreaker]\nping = ["10.0.0.1"]\n[watchdog]\n'
-        '[service.x]\naddress = "10.0.0.2"\n'
-    )
-    warned = [w for w in load(tmp_path, text).warnings if "is checked and not yet acted upon" in w]
-    keys = ("[watchdog]",)
-    assert len(warned) == len(keys)
-    for warning, key in zip(warned, keys, strict=True):
-        assert key in warning
+@pytest.mark.parametrize(("timeout", "warned"), [("4s", 1), ("5s", 0)])
+def test_a_watchdog_that_a_busy_machine_would_meet_is_warned_of(tmp_path: Path, timeout: str, warned: int) -> None:
+    """It would reset a node that is well."""
+    text = f'[watchdog]\ntimeout = "{timeout}"\n[service.x]\naddress = "10.0.0.2"\n'
+    assert sum("[watchdog] timeout" in warning for warning in load(tmp_path, text).warnings) == warned
+
+
+@pytest.mark.parametrize(("text", "every_ms"), [("", 3_600_000), ('drill = "10m"', 600_000), ("drill = false", 0)])
+def test_drills_of_fencing_devices_are_hourly_by_default(tmp_path: Path, text: str, every_ms: int) -> None:
+    """Or as often as conf.d says, or never."""
+    devices = '[[fencing.device]]\nagent = "fence_x"\n[service.x]\naddress = "10.0.0.2"\n'
+    assert load(tmp_path, f"[fencing]\n{text}\n{devices}").fencing_drill_ms == every_ms
 
 
 def test_the_rest_of_conf_d_is_kept(tmp_path: Path) -> None:

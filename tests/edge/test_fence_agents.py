@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hostd import cgroups, processes, shots
+from hostd import cgroups, device_child, processes
 from hostd.api import AgentError, FenceOrder
 from hostd.clock import now_ms
 from hostd.config import Directories, FencingDevice
@@ -81,7 +81,8 @@ class Range:
         self.run(lambda: self.answers)
         self.run(lambda: not self.shots.busy)
         assert len(self.answers) == 1
-        assert self.left() == [] and self.shots.wake_at_ms() is None
+        self.run(lambda: self.left() == [], limit_s=5)  # killed, and gone in a moment
+        assert self.shots.wake_at_ms() is None
         return self.answers.pop()
 
     def left(self) -> list[processes.Process]:
@@ -216,7 +217,7 @@ def test_a_device_that_hangs_is_killed_and_the_next_level_tried(range_: Range) -
 
 def test_a_plugin_that_hangs_is_killed_by_the_host(range_: Range, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own care is not needed: the limit and a little more, and it is gone."""
-    monkeypatch.setattr(shots, "SLACK_MS", 100)
+    monkeypatch.setattr(device_child, "SLACK_MS", 100)
     monkeypatch.setattr(range_.registry, "fence", lambda order: time.sleep(100))
     range_.aimed(range_.device("fence_good", OBEYS, timeout_ms=300)).shoot(1, "b", 0)
     answer = range_.answer()
@@ -272,6 +273,43 @@ def test_a_shot_that_is_held_while_it_runs_is_killed(range_: Range) -> None:
     answer = range_.answer()
     assert (answer.request_id, answer.confirmed) == (2, True)
     aimed.hold(2)  # too late, and no error
+
+
+def test_an_answer_that_comes_after_the_hold_is_ignored(range_: Range) -> None:
+    """The program has said off, the host has not read it yet, and the node is heard again."""
+    aimed = range_.aimed(range_.device("fence_good", OBEYS))
+    aimed.shoot(1, "b", 0)
+    until = time.monotonic() + 10
+    while "fence_good status" not in range_.journal or range_.left():
+        assert time.monotonic() < until
+        time.sleep(0.02)  # and the loop stands still
+    time.sleep(0.2)  # the child writes its answer and ends
+    aimed.hold(1)
+    range_.run(lambda: not aimed.busy)
+    assert range_.answers == [] and aimed.wake_at_ms() is None
+
+
+def test_what_a_program_leaves_running_is_killed_with_it(range_: Range) -> None:
+    """A daemon of its own could switch something later, for a request that nobody remembers."""
+    stays = "[ $action = off ] && { setsid {folder}/sleep 100 & }; "
+    range_.aimed(range_.device("fence_fork", stays + OBEYS)).shoot(1, "b", 0)
+    assert range_.answer().confirmed  # and nothing is left
+
+
+def test_a_secret_is_on_standard_input_only(range_: Range, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in the program's environment or arguments, not in the log, whatever the program prints."""
+    secret = range_.folder / "pw"
+    secret.write_text("open-sesame\n")
+    secret.chmod(0o600)
+    tells = "env > {folder}/environment; cat /proc/$$/cmdline >> {folder}/environment; "
+    tells += "echo open-sesame; echo open-sesame >&2; exit 1"
+    caplog.set_level("DEBUG")
+    range_.aimed(range_.device("fence_tell", tells, secrets={"b": {"password": secret}})).shoot(1, "b", 0)
+    answer = range_.answer()
+    assert "password=open-sesame" in (range_.folder / "fence_tell.off.input").read_text()
+    assert "PATH=" in (range_.folder / "environment").read_text()
+    for text in (answer.detail, caplog.text, (range_.folder / "environment").read_text()):
+        assert "sesame" not in text
 
 
 def test_what_an_earlier_host_left_is_killed(range_: Range) -> None:

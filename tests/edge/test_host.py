@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 
 from hostd import cgroups, host, processes
+from hostd.changes import Description
 from hostd.config import Configuration, Directories, FencingDevice, ResourceSettings
-from hostd.core.plan import Plan
+from hostd.core.plan import Plan, Service
+from hostd.core.plan import Resource as PlannedResource
+from hostd.family import Main
 from hostd.registry import Registry
+from hostd.reloading import Setup
 from tests.edge import host_lives
 from tests.edge.host_lives import wait_for
 
@@ -34,29 +38,31 @@ class Machine:
         self.devices: tuple[FencingDevice, ...] = ()
         self.pid = 0
 
-    def start(self) -> None:
+    def setup(self) -> Setup:
+        """What the host lives by."""
         resource = ResourceSettings("web", "r", "dummy", self.params)
         configuration = Configuration(
-            plan=Plan("c", ("a", "b")),
+            plan=Plan("c", ("a", "b"), services=(Service("web", ("a", "b"), (PlannedResource("r", "dummy"),)),)),
             node="a",
             key=self.folder / "key",
             links=(),
             resources=(resource,),
             fencing_devices=self.devices,
         )
+        return Setup(configuration, self.registry, *self.mains(), Description("00", {}, {}, {}, {}, {}))
+
+    def mains(self) -> tuple[Main, Main]:
+        return partial(host_lives.heart, self.folder), partial(host_lives.brain, self.folder)
+
+    def start(self) -> None:
+        setup = self.setup()
         self.pid = os.fork()
         if self.pid == 0:
             code = 99
             try:
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
-                code = host.serve(
-                    configuration,
-                    self.registry,
-                    self.directories,
-                    heart=partial(host_lives.heart, self.folder),
-                    brain=partial(host_lives.brain, self.folder),
-                )
+                code = host.serve(setup, self.directories, self.setup)
             finally:
                 os._exit(code)
 
@@ -324,7 +330,7 @@ def test_goodbye_ends_all_with_the_brains_exit_code(running: Machine) -> None:
     assert is_sleeping(service)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_the_brains_to_answer(running: Machine, number: signal.Signals) -> None:
     """The host passes it on and goes on."""
     os.kill(running.pid, number)

@@ -129,7 +129,11 @@ class Cluster:
     def owners(self, node: Node) -> dict[str, str]:
         """Where each service runs, as this node says; empty text: nowhere."""
         services = self.status(node).get("services", {})
-        return {name: entry["node"] if entry["state"] == "running" else "" for name, entry in services.items()}
+        return {
+            name: entry["node"] if entry["state"] == "running" else ""
+            for name, entry in services.items()
+            if name in self.services  # and not what runs on both
+        }
 
     @property
     def primaries(self) -> dict[str, str]:

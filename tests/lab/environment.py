@@ -2,9 +2,10 @@
 
 Decides what is missing, and installs just that.  Standard library only, since
 it runs before anything else is there; it knows nothing of hostd but its
-``pyproject.toml``.  Two promises: no service is started or stopped by what is
+``pyproject.toml``.  Three promises: no service is started or stopped by what is
 installed (a policy-rc.d that says no stands while apt runs, and what stood
-there before comes back, whatever happens), and a second run costs next to
+there before comes back, whatever happens); none that came with it is started
+by the next boot, and of those that were there nothing changes; and a second run costs next to
 nothing (a stamp in ``.venv`` holds the digest of what it was made from).
 """
 
@@ -141,7 +142,8 @@ def install_packages(packages: Sequence[str]) -> None:
     }
     apt = ["apt-get", "-qy", "-o", "DPkg::Lock::Timeout=300"]
     install = [*apt, "install", "--no-install-recommends", "--no-remove", *packages]
-    with no_service_is_touched(), step(f"Debian packages: {' '.join(packages)}"):
+    before = services_at_boot()
+    with no_service_is_touched(), step(f"Debian packages: {' '.join(packages)}"), kept_from_boot(before):
         try:
             run_logged(install, settings, APT_TIMEOUT_S)
         except CommandFailed:
@@ -154,6 +156,30 @@ def install_packages(packages: Sequence[str]) -> None:
                     f"apt-get could not install {' '.join(packages)}:\n{failure}\n"
                     "install them by hand (no service needs to run), then start this again"
                 ) from None
+
+
+def services_at_boot() -> set[str]:
+    """The services that a boot would start, by the links of systemd and of System V's init; not systemd's own."""
+    units = {link.stem for link in Path("/etc/systemd/system").glob("*.wants/*.service")}
+    scripts = {link.name[3:] for link in Path("/etc").glob("rc[2-5].d/S[0-9][0-9]*")}
+    return {name for name in units | scripts if not name.startswith(("systemd-", "getty@"))}
+
+
+@contextlib.contextmanager
+def kept_from_boot(before: set[str]) -> Iterator[None]:
+    """Disable what a boot would start after the block and not before it, also if the block fails."""
+    try:
+        yield
+    finally:
+        for name in sorted(services_at_boot() - before):
+            disable = [["systemctl", "disable", f"{name}.service"]] if shutil.which("systemctl") else []
+            if Path("/etc/init.d", name).exists():
+                disable.append(["update-rc.d", name, "disable"])
+            for command in disable:
+                with contextlib.suppress(CommandFailed):  # what counts is looked at below
+                    run_logged(command, None, 60)
+        if left := services_at_boot() - before:
+            print(f"  ! the next boot would start {', '.join(sorted(left))}: systemctl disable it, if it should not")
 
 
 @contextlib.contextmanager

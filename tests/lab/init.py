@@ -3,7 +3,8 @@
 Run as a script with one JSON argument: ``network`` (path of the namespace to
 join), ``name`` (what ``uname -n`` is to print), ``keep`` (folder that holds
 ``etc`` and ``state``, which outlive a power cut), ``tty`` (the serial cable's
-end), ``hosts`` (text), ``cgroup`` (a name unique on this machine).  It joins the network, makes mount, UTS, IPC, pid
+end), ``hosts`` (text), ``shared`` (where a shared disk may be mounted),
+``cgroup`` (a name unique on this machine).  It joins the network, makes mount, UTS, IPC, pid
 and cgroup namespaces, prints ``{"pid": …}`` once the node is booted, and
 dies with whoever started it, as do all processes of the node.
 
@@ -77,6 +78,9 @@ def furnish(spec: dict[str, Any]) -> None:
     for folder, own in (("/etc/hostd", keep / "etc"), ("/var/lib/hostd", keep / "state")):
         Path(folder).mkdir()
         bind(own, folder)
+    place = Path(spec["shared"])
+    mount("srv", place.parent, "tmpfs", options="mode=755")
+    place.mkdir()
     checked(libc.sethostname(spec["name"].encode(), len(spec["name"])), "sethostname")
 
 

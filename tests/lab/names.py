@@ -45,4 +45,10 @@ OBSERVER = Station("observer", "172.23.2.250", "fd00:172:23:2::250", "52:54:00:0
 """Nobody's kernel holds the observer's addresses: it speaks by raw frames only,
 so that no neighbour cache but the asked node's ever learns from its questions."""
 
+MYSQL_ADDRESS, LDAP_ADDRESS, CYRUS_ADDRESS, WEB_ADDRESS = (f"172.23.2.{last}" for last in (13, 14, 15, 16))
+"""Where the services of the mission are reached."""
+
+SHARED = "/srv/gfs"
+"""Where a node mounts the disk that both share; an empty folder after a boot."""
+
 NODE_OF_MAC = {place.mac: place.name for place in NODES}

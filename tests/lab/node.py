@@ -19,10 +19,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.lab.environment import ROOT, VENV
-from tests.lab.names import CROSSOVER_PREFIX, GATEWAY, LAN6_PREFIX, LAN_PREFIX, NODES, NodePlace
+from tests.lab.names import (
+    CLIENT,
+    CROSSOVER_PREFIX,
+    CYRUS_ADDRESS,
+    GATEWAY,
+    LAN6_PREFIX,
+    LAN_PREFIX,
+    LDAP_ADDRESS,
+    MYSQL_ADDRESS,
+    NODES,
+    OBSERVER,
+    SHARED,
+    WEB_ADDRESS,
+    NodePlace,
+)
 from tests.lab.network import Network
 
-HOSTS = "127.0.0.1 localhost\n::1 localhost\n" + "".join(f"{p.address} {p.name}\n" for p in NODES)
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n" + "".join(
+    f"{address} {name}\n"
+    for name, address in (
+        *((station.name, station.address) for station in (*NODES, GATEWAY, CLIENT, OBSERVER)),
+        ("mysql", MYSQL_ADDRESS),
+        ("ldap", LDAP_ADDRESS),
+        ("cyrus", CYRUS_ADDRESS),
+        ("web", WEB_ADDRESS),
+    )
+)
+"""Who is who, for servers that look up their clients' names: there is no name server here to be waited for."""
 
 
 class Node:
@@ -71,6 +95,7 @@ class Node:
             "keep": str(self.folder),
             "tty": self._tty,
             "hosts": HOSTS,
+            "shared": SHARED,
             "cgroup": f"{self._cgroup}.{self._boots}",
         }
         self._init = subprocess.Popen(

@@ -23,6 +23,8 @@ class Fencing:
 
     delay: str = "2s"
     timeout: str = "10s"
+    drill: str = "false"
+    """As TOML; by default no call disturbs the journal."""
 
 
 class PowerSwitch:
@@ -55,7 +57,7 @@ class PowerSwitch:
     def text(self, fencing: Fencing) -> str:
         """The tables of conf.d; the password is to be in the file ``/etc/hostd/switch``."""
         return (
-            f'[fencing]\nmode = "required"\ndelay = "{fencing.delay}"\n\n'
+            f'[fencing]\nmode = "required"\ndelay = "{fencing.delay}"\ndrill = {fencing.drill}\n\n'
             f'[[fencing.device]]\nagent = "{PROGRAM}"\ntimeout = "{fencing.timeout}"\n'
             f'params = {{ folder = "{self.folder}", '
             'plug = { clustnode1 = "clustnode1", clustnode2 = "clustnode2" } }\n'

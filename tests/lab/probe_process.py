@@ -2,8 +2,8 @@
 
 Decides how the lab talks to what it measures with: a script that is run apart
 (so that a busy test does not disturb the measurement), enters a namespace,
-prints one line when it is ready and answers each line ``report SINCE_MS`` on
-stdin with one line of JSON.  It ends with its stdin.
+prints one line when it is ready and answers each line ``QUESTION MILLISECONDS`` on
+stdin (``report SINCE_MS``, unless it knows others) with one line of JSON.  It ends with its stdin.
 """
 
 import json
@@ -22,12 +22,15 @@ def now_ms() -> float:
 
 
 class ProbeProcess:
-    """The handle of one; a context manager."""
+    """The handle of one; a context manager.
 
-    def __init__(self, script: str, network: Network, spec: dict[str, Any]) -> None:
+    ``has_libraries``: the script may import what is installed beside the standard library.
+    """
+
+    def __init__(self, script: str, network: Network, spec: dict[str, Any], *, has_libraries: bool = False) -> None:
         self.began_at_ms = now_ms()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name(script)),
+            [sys.executable, "-I", *([] if has_libraries else ["-S"]), str(Path(__file__).with_name(script)),
              json.dumps({"network": network.path, **spec})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -37,8 +40,12 @@ class ProbeProcess:
 
     def ask(self, since_ms: float | None = None) -> dict[str, Any]:
         """What was measured since then (default: since the start)."""
+        return self.put("report", self.began_at_ms if since_ms is None else since_ms)
+
+    def put(self, question: str, when_ms: float) -> dict[str, Any]:
+        """The answer to a question that the script knows."""
         assert self._process.stdin
-        self._process.stdin.write(f"report {self.began_at_ms if since_ms is None else since_ms}\n")
+        self._process.stdin.write(f"{question} {when_ms}\n")
         self._process.stdin.flush()
         return self._answer()
 

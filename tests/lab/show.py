@@ -4,11 +4,12 @@ Decides the look: headings, verdicts, tables, a timeline, and a block that is
 redrawn in place while something is awaited.  Knows nothing of what it shows.
 """
 
+import contextlib
 import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 WIDTH = 80
@@ -60,6 +61,18 @@ class Show:
         """Let the reader read."""
         if self.pause_s:
             time.sleep(self.pause_s)
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Say what is being done, and at the end how long it took."""
+        began = time.monotonic()
+        if self.is_live:
+            self._redraw(f"  {self.paint('…', YELLOW)} {what}")
+        try:
+            yield
+        finally:
+            self._erase()
+        self.verdict(True, what, f"{time.monotonic() - began:.1f} s")
 
     # -- live ------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The story that ``./demo`` tells: two cables, one power cut, a takeover, a failback.
 
 Decides the order of the acts and what each must show to count as done.  What
-is said of services comes from the client and the observer on the LAN, who
-know nothing of hostd; what hostd says of itself is shown beside it.
+is said of services and their data comes from the client and the observer on
+the LAN, who know nothing of hostd; what hostd says of itself is shown beside it.
 """
 
 import itertools
@@ -10,33 +10,47 @@ import json
 import time
 from collections.abc import Callable
 
-from tests.lab.client import Ask, Client, Seen
-from tests.lab.cluster import CROSSOVER, SERIAL, Cluster, LabService, Settings, apache
+from tests.lab.client import Client, Seen
+from tests.lab.cluster import CROSSOVER, SERIAL, Settings
 from tests.lab.environment import VENV
 from tests.lab.lab import Lab
+from tests.lab.mission import Mission
+from tests.lab.names import SHARED
 from tests.lab.node import Node
 from tests.lab.observer import Observer
+from tests.lab.power_switch import PROGRAM, Fencing
 from tests.lab.probe_process import now_ms
 from tests.lab.show import BOLD, DIM, GREEN, RED, Show
 
-SERVICES = (
-    ("mysql", "clustnode2", "172.23.2.13"),
-    ("ldap", "clustnode1", "172.23.2.14"),
-    ("cyrus", "clustnode2", "172.23.2.15"),
-)
-"""The haresources of the mission: name, primary, address."""
-
 PICTURE = """
-              client 172.23.2.100                    gateway 172.23.2.1
-                     │                                       │
-   ──────────────────┴─────── client LAN 172.23.2.0/24 ──────┴──────────
+          client 172.23.2.100                        gateway 172.23.2.1
+                 │                                           │
+   ──────────────┴───────── client LAN 172.23.2.0/24 ────────┴──────────
          │                                                 │
      clustnode1 ══════════ crossover 192.168.1.x ══════ clustnode2
-         └ttyS0 ────────────── serial cable ───────────── ttyS0┘
+       │ └ttyS0 ────────────── serial cable ───────────── ttyS0┘ │
+       └──────────────────── the disk of both ───────────────────┘
 """
+DOES = {
+    "mysql": "MariaDB     INSERT, COMMIT  10",
+    "ldap": "OpenLDAP    bind, add       10",
+    "cyrus": "Cyrus IMAP  LOGIN, APPEND    4",
+    "web": "Apache      GET             50",
+}
+"""What each service is, what the client asks of it, and how often in a second."""
+THINGS = {"mysql": "rows", "ldap": "entries", "cyrus": "mails"}
+"""What the client writes."""
+TRY = (
+    "hostd status --watch",
+    "hostd why mysql; hostd log mysql",
+    "kill -9 $(pidof mariadbd)                        where mysql runs",
+    "mariadb -e 'SELECT COUNT(*) FROM site.visits'    there, before and after",
+    "hostd move cyrus; hostd standby clustnode2",
+    "kill -9 -1                                       all but the kernel dies",
+)
 DEADTIME_S = 2.0
 REPORT_MAX_S = DEADTIME_S + 2.0  # deadtime, and what asking for the status costs on a busy machine
-OUTAGE_MAX_MS = 5_000  # deadtime, the guard's questions and an Apache's start, on a busy machine
+OUTAGE_MAX_MS = 10_000  # deadtime, the guard's questions, and MariaDB's recovery on a busy machine
 DOUBLE_MAX_MS = 50
 WORTH_TELLING = {"PhaseChanged", "ClearanceTurned", "ServiceTurned", "AddressChecked", "PauseNoticed"}
 
@@ -46,9 +60,10 @@ class Story:
 
     def __init__(self, show: Show, lab: Lab) -> None:
         self.show, self.lab = show, lab
-        self.services: list[LabService] = [apache(lab, *service) for service in SERVICES]
-        self.cluster = Cluster(lab, self.services, Settings(timers={"initdead": "10s"}))
-        self.client: Client = lab.ask(*(Ask(s.name, s.address, http=True) for s in self.services))
+        with show.doing("the first data of four servers, on a disk that both nodes can mount"):
+            self.cluster = Mission(lab, Settings(timers={"initdead": "10s"}, fencing=Fencing()))
+        self.services = list(self.cluster.services.values())
+        self.client: Client = self.cluster.ask()
         self.observer: Observer = lab.observe(*(service.address for service in self.services))
 
     def tell(self) -> None:
@@ -65,11 +80,15 @@ class Story:
 
     def start(self) -> bool:
         show = self.show
-        show.part("two nodes, a client, three services, each with its own primary")
+        show.part("two nodes, a client, four services, each with its own primary")
         show.line(PICTURE.strip("\n"))
         show.line()
-        for name, primary, address in SERVICES:
-            show.text(f"{primary} {address} {name}")
+        show.text(show.paint("primary    address     service  is          the client asks, times a second", DIM))
+        for service in self.services:
+            show.text(f"{service.primary} {service.address} {service.name:<7}  {DOES[service.name]}")
+        show.text(f"both                   gfs      bind mount  of the disk of both, at {SHARED}")
+        show.line()
+        show.text("The power of each node hangs on a switch that the other may work: fencing.")
         show.line()
         show.pause()
         self.cluster.start()
@@ -102,8 +121,9 @@ class Story:
         seen = self.client.see_all(since_ms - 500)
         show.timeline(self._timeline(since_ms, wall, seen))
         show.line()
-        ok = show.verdict(taken is not None, "clustnode1 serves all three addresses", seconds(taken))
-        ok &= self._outages(seen, since_ms - 500, self.lab.node1.name)
+        ok = show.verdict(taken is not None, "clustnode1 serves all four addresses", seconds(taken))
+        ok &= self._outages(seen, self.lab.node1.name)
+        ok &= self._nothing_lost("all written before the cut is there", since_ms)
         ok &= self._no_doubles(since_ms)
         show.line()
         show.look(lambda: self._status(self.lab.node1), for_s=show.pause_s)
@@ -123,7 +143,8 @@ class Story:
         )
         self.client.settle()
         ok = show.verdict(taken is not None, "every service is back on its primary", seconds(taken))
-        ok &= self._outages(self.client.see_all(since_ms), since_ms, "")
+        ok &= self._outages(self.client.see_all(since_ms), "")
+        ok &= self._nothing_lost("all that was ever written is there", now_ms())
         ok &= self._no_doubles(since_ms)
         show.line()
         show.look(lambda: self._status(self.lab.node2), for_s=show.pause_s)
@@ -158,15 +179,15 @@ class Story:
     def _nothing_moved(self, since_ms: float) -> bool:
         self.client.settle()
         seen = self.client.see_all(since_ms)
-        lost = sum(outage.lost for s in seen.values() for outage in s.outages)
+        lost = {name: sum(outage.lost for outage in s.outages) for name, s in seen.items() if s.outages}
         asked = sum(s.sent for s in seen.values())
         where = {name: {server for server, _, _ in s.servers} for name, s in seen.items()}
         stayed = all(where[s.name] == {s.primary} for s in self.services)
-        return self.show.verdict(
-            stayed and lost == 0, "nothing moved, the client noticed nothing", f"{asked} asked, {lost} lost"
-        )
+        whose = "".join(f", {name}" for name in lost)
+        figure = f"{asked} asked, {sum(lost.values())} lost{whose}"
+        return self.show.verdict(stayed and not lost, "nothing moved, the client noticed nothing", figure)
 
-    def _outages(self, seen: dict[str, Seen], since_ms: float, now_on: str) -> bool:
+    def _outages(self, seen: dict[str, Seen], now_on: str) -> bool:
         """The table of what the client saw."""
         rows = []
         for service in self.services:
@@ -186,6 +207,16 @@ class Story:
         return self.show.verdict(
             over and moved and worst < OUTAGE_MAX_MS, "longest outage that the client saw", f"{worst:.0f} ms"
         )
+
+    def _nothing_lost(self, claim: str, until_ms: float) -> bool:
+        """Of all that a server had acknowledged, by reading it back."""
+        kept = self.client.kept(until_ms)
+        found = [
+            f"{k.acknowledged if k.is_all else f'{k.found} of {k.acknowledged}'} {THINGS[name]}"
+            for name, k in kept.items()
+        ]
+        is_all = all(k.is_all and k.acknowledged for k in kept.values())
+        return self.show.verdict(is_all, claim, ", ".join(found))
 
     def _no_doubles(self, since_ms: float) -> bool:
         doubles = self.observer.doubles(since_ms)
@@ -214,7 +245,7 @@ class Story:
         log = node.hostd("log", "--json", "-n", "200", check=False).stdout.splitlines()
         entries = [json.loads(line) for line in log]
         return [
-            ((entry["at"] - wall) * 1000, entry["node"], entry["text"])
+            ((entry["at"] - wall) * 1000, entry["node"], entry["text"].replace(str(PROGRAM), PROGRAM.name))
             for entry in entries
             if entry["at"] >= wall and entry["event"] in WORTH_TELLING
         ]
@@ -247,8 +278,8 @@ class Story:
 
 
 def how_to_enter(lab: Lab) -> str:
-    """For ``--keep``: the command that opens a shell on each node."""
-    lines = []
+    """For ``--keep``: the command that opens a shell on each node, and what may be tried there."""
+    lines = ["A shell on each node:"]
     for node in lab.nodes:
         if node.is_on:
             script = lab.folder / f"enter-{node.name}"
@@ -257,7 +288,8 @@ def how_to_enter(lab: Lab) -> str:
                 f"#!/bin/sh\nexec nsenter --target={node.pid} --all --wd=/ env {environment} bash --norc\n"
             )
             script.chmod(0o755)
-            lines.append(f"{script}")
+            lines.append(f"    {script}")
+    lines += ["", "There, for instance:", *(f"    {command}" for command in TRY)]
     return "\n".join(lines)
 
 

@@ -17,6 +17,15 @@ pytestmark = [
 ]
 
 
+UNTRIED: dict[str, Any] = {
+    "mode": "required", "ready": True, "clearance": "none",
+    "devices": [{
+        "agent": str(PROGRAM), "node": "clustnode2", "level": 1, "last": None, "ok": None, "power": "", "reason": "",
+        "cure": "", "took_ms": None,
+    }],
+}  # fmt: skip
+
+
 def lose_all_heartbeats(cluster: Cluster) -> None:
     """Serial and crossover pulled, UDP 694 blocked on the client LAN; ARP still passes."""
     cluster.lab.block_lan_heartbeats()
@@ -55,7 +64,7 @@ def of_the_program(node: Node) -> list[bytes]:
 def test_a_hung_node_is_powered_off_before_its_services_start(cluster: Cluster) -> None:
     """All of its userland stops, its kernel answers on: it is off before anything moves."""
     lab, watch = cluster.lab, Watch(cluster)
-    assert cluster.status(lab.node1)["fencing"] == {"mode": "required", "ready": True, "clearance": "none"}
+    assert cluster.status(lab.node1)["fencing"] == UNTRIED
     lab.node2.freeze()
     watch.wait_for(cluster.on(lab.node1), within_s=10)
     assert not lab.node2.is_on
@@ -146,3 +155,50 @@ def test_a_node_that_is_heard_again_is_not_shot(cluster: Cluster) -> None:
     always(lambda: all(node.is_on for node in lab.nodes), "both live", for_s=2)
     watch.assert_never_two_owners()
     watch.assert_no_outage()
+
+
+def test_the_operator_has_a_node_shot(cluster: Cluster) -> None:
+    """By its name, typed or with --yes: it loses its power though it is well, and its services are taken over."""
+    lab, watch = cluster.lab, Watch(cluster)
+    assert lab.node1.hostd("fence", "clustnode2", check=False).returncode == 4
+    assert lab.node1.hostd("fence", "clustnode1", "--yes", check=False).returncode == 4
+    assert all(node.is_on for node in lab.nodes)
+    done = lab.node1.hostd("fence", "clustnode2", "--yes", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clustnode2 is off, its services are taken over" in done.stdout
+    assert [node.is_on for node in lab.nodes] == [True, False]
+    watch.wait_for(cluster.on(lab.node1), within_s=5)
+    watch.assert_never_two_owners()
+    assert lab.node1.hostd("fence", "clustnode2", "--yes", check=False).returncode == 1  # there is nothing to shoot
+
+
+def test_a_node_that_the_operator_could_not_have_shot_stays_a_member(cluster: Cluster) -> None:
+    """The command says why, and nothing has moved."""
+    lab, watch = cluster.lab, Watch(cluster)
+    lab.switch.behave("refuse")
+    done = lab.node1.hostd("fence", "clustnode2", "--yes", check=False)
+    assert done.returncode == 1
+    assert "the switch refuses to listen to ***" in done.stdout and PASSWORD not in done.stdout
+    cluster.wait_for_pair()
+    watch.assert_no_outage()
+    assert all(node.is_on for node in lab.nodes)
+
+
+def test_a_drill_switches_nothing_and_finds_the_wrong_outlet(cluster: Cluster) -> None:
+    """With the daemon and without it; a node that lives and is said to be off is an error of status, too."""
+    lab = cluster.lab
+    done = lab.node1.hostd("fence", "clustnode2", "--check", check=False)
+    assert done.returncode == 0 and "fence_lab, level 1: says that clustnode2 is on" in done.stdout, done.stdout
+    assert [line.split()[1] for line in lab.switch.journal] == ["monitor", "status"]
+    [device] = cluster.status(lab.node1)["fencing"]["devices"]
+    assert device["ok"] and device["power"] == "on"
+    lab.switch.show("clustnode2", on=False)
+    done = lab.node1.hostd("fence", "clustnode2", "--check", check=False)
+    assert done.returncode == 1 and "says that clustnode2 is off, and clustnode2" in done.stdout, done.stdout
+    assert problem(cluster, lab.node1, "fencing-device-wrong")["severity"] == "error"
+    assert not cluster.status(lab.node1)["fencing"]["ready"]
+    lab.switch.show("clustnode2", on=True)
+    lab.node1.hostd("detach")
+    done = lab.node1.hostd("fence", "clustnode1", "--check", check=False)
+    assert done.returncode == 0 and "says that clustnode1 is on" in done.stdout, done.stdout + done.stderr
+    assert all(node.is_on for node in lab.nodes)
