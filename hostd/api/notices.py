@@ -1,5 +1,7 @@
 """What the hook ``notify`` is handed.  Decides nothing."""
 
+import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,15 +54,21 @@ class Notice:
         return max(0.0, self.deadline - time.monotonic())
 
     def secret(self, name: str) -> str | None:
-        """The only line of the file that conf.d names for it; None if it names none.  Raises AgentError."""
+        """The only line of the file that conf.d names for it; None if it names none.
+
+        Raises AgentError, also for a file that others may read.
+        """
         path = self.secrets.get(name)
         if path is None:
             return None
         try:
             with path.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # of the very file that is read
                 text = file.read(SECRET_MAX + 1).decode().removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise AgentError(f"the file of {name} cannot be read: {path}: {error}", cure=f"see {path}") from error
+        if mode & 0o077:
+            raise AgentError(f"{path} may be read by others (mode {mode:04o})", cure=f"chmod 600 {path}")
         if not text or len(text) > SECRET_MAX or "\n" in text:
             raise AgentError(f"{path} does not hold one line", cure="make it, with the secret as its only line")
         return text

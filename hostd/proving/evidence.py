@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from hostd.proving.findings import Rule, Violation
+from hostd.proving.breaches import Violation
+from hostd.proving.findings import Rule
 from hostd.proving.stage import Act, Stage
 
 RUNS_MAX: Final = 20

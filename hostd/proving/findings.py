@@ -14,18 +14,6 @@ if TYPE_CHECKING:
     from hostd.proving.stage import Stage
 
 
-class Violation(Exception):
-    """The agent broke the rule: what was expected, and what came."""
-
-    def __init__(self, expected: str, came: str, evidence: str = "") -> None:
-        super().__init__(f"expected {expected}; came {came}")
-        self.expected, self.came, self.evidence = expected, came, evidence
-
-
-class Untried(Exception):
-    """The rule cannot be tried here: the reason, one sentence."""
-
-
 Check = Callable[["Stage"], str | None]
 """Tries one rule; returns a figure worth showing, or None.  Raises Violation or Untried."""
 

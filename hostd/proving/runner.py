@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from hostd.proving import evidence
-from hostd.proving.findings import Finding, Result, Rule, Untried, Verdict, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Finding, Result, Rule, Verdict
 from hostd.proving.stage import Stage
 
 OPENS_THE_STAGE: Final = "sandbox"

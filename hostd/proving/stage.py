@@ -29,7 +29,7 @@ from hostd.jobs import Job, Outcome, Verb
 from hostd.processes import Process
 from hostd.proving import afflictions, aside, traces, views
 from hostd.proving.afflictions import Afflicted, Circumstances, Trace
-from hostd.proving.findings import Untried, Violation
+from hostd.proving.breaches import Untried, Violation
 from hostd.proving.keeper import Keeper
 from hostd.proving.subject import Subject
 

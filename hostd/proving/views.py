@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from hostd import processes
 from hostd.proving.afflictions import CLONE_NEWNS, LIBC
-from hostd.proving.findings import Untried
+from hostd.proving.breaches import Untried
 
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18

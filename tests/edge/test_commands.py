@@ -29,6 +29,7 @@ from hostd.core.effects import (
     PauseNoticed,
     PhaseChanged,
     PlansDiffer,
+    ReachTurned,
     Refusal,
     ResourceTurned,
     ServiceAssigned,
@@ -74,6 +75,7 @@ FACTS: list[AnyFact] = [
     AddressDisputed("172.23.2.13/24", "02:00:00:00:00:01"),
     ClearanceTurned(True, Clearance.NONE),
     PauseNoticed(5_000),
+    ReachTurned(False, "no answer from 192.0.2.1 for 2000 ms"),
     *(WishTaken(Wish(kind, "mysql", value, 1, "clustnode1")) for kind in WishKind for value in ("yes", "")),
     PlansDiffer(""),
 ]

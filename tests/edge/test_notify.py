@@ -354,6 +354,17 @@ def test_a_webhook_gets_json_with_a_schema_and_the_token_from_its_file(registry:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("text", "mode", "says"), [("s3cret", 0o644, "chmod 600"), ("two\nlines", 0o600, "one line")])
+def test_an_unfit_secret_is_not_used(tmp_path: Path, text: str, mode: int, says: str) -> None:
+    """A file that others may read, or that holds more than one line: refused, and nothing of it is shown."""
+    token = tmp_path / "token"
+    token.write_text(text)
+    token.chmod(mode)
+    with pytest.raises(AgentError) as refused:
+        a_notice("webhook", FAILS, {}, token=token).secret("token")
+    assert says in f"{refused.value} {refused.value.cure}" and text not in str(refused.value)
+
+
 # -- conf.d ----------------------------------------------------------------------------------
 
 CLUSTER = """

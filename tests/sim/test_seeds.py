@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 MANY = 1_000
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("fencing", [True, False], ids=["fencing", "no-fencing"])
 def test_a_thousand_schedules_find_no_harm(fencing: bool) -> None:
     """No invariant of PROTOCOL.md section 4 breaks, and everything is well again in time."""
@@ -44,13 +44,15 @@ def test_every_fault_can_be_written_and_read_back() -> None:
     assert {kind.__name__ for kind in seen} == {kind.__name__ for kind in faults.KINDS.values()}
 
 
+@pytest.mark.timeout(400)
 def test_a_failing_schedule_is_made_smaller() -> None:
     """Shrinking keeps what the harm needs and drops the rest."""
     from hostd.sim import mutants
 
     name = "address-is-added-unasked"
     with mutants.applied(name):
-        seed = replay.many(range(300), fencing=False, mutant=name).harmed[0].seed
+        few = (replay.many(range(at, at + 20), fencing=False, mutant=name).harmed for at in range(0, 400, 20))
+        seed = next(harmed[0].seed for harmed in few if harmed)
         plan, schedule = replay.drawn(seed, False)
         small = replay.shrunk(plan, schedule, seed)
         again = replay.simulate(plan, small, seed, replay.make_brain, over_ms=replay.OVER_MS)

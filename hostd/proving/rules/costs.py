@@ -4,7 +4,8 @@ import statistics
 from typing import Final
 
 from hostd.jobs import Verb
-from hostd.proving.findings import Rulebook, Violation
+from hostd.proving.breaches import Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

@@ -1,7 +1,8 @@
 """The service dies without being asked: is it noticed, and does it come back?"""
 
 from hostd import processes
-from hostd.proving.findings import Rulebook, Untried
+from hostd.proving.breaches import Untried
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

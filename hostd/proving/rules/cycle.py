@@ -6,7 +6,8 @@ What resource-agents' ocf-tester checks, against hostd's contract.
 from hostd.api import ConfigError
 from hostd.jobs import Verb
 from hostd.proving import aside
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

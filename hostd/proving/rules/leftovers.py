@@ -11,7 +11,8 @@ import msgspec
 from hostd.api import servers
 from hostd.processes import Process
 from hostd.proving import traces
-from hostd.proving.findings import Rulebook, Violation
+from hostd.proving.breaches import Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from hostd.jobs import Outcome, Verb
 from hostd.proving.afflictions import Circumstances
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

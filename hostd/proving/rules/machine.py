@@ -8,7 +8,8 @@ from typing import Any, Final
 from hostd.api import Health
 from hostd.proving import traces, views
 from hostd.proving.afflictions import Circumstances
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 from hostd.proving.subject import takes_text

@@ -5,7 +5,8 @@ would see of another machine; only locks on shared storage help there.
 """
 
 from hostd import processes
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Stage
 

@@ -6,7 +6,8 @@ hostd itself never runs two changes of one resource at a time; an operator's
 
 from hostd.api import Health
 from hostd.jobs import Outcome, Verb
-from hostd.proving.findings import Rulebook, Violation
+from hostd.proving.breaches import Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import steps
 from hostd.proving.stage import Ask, Stage
 

@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 from hostd.jobs import Verb
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.rules import machine
 from hostd.proving.stage import Act, Stage
 

@@ -12,7 +12,8 @@ from typing import Self
 
 from hostd import processes
 from hostd.jobs import Verb
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.stage import Act, Stage
 from hostd.proving.subject import MARKER_LENGTH_MIN, takes_text
 

@@ -11,7 +11,8 @@ from hostd.api import Field
 from hostd.confd.values import Unfit, duration_ms
 from hostd.proving import aside
 from hostd.proving.afflictions import Circumstances, Trace
-from hostd.proving.findings import Rulebook, Untried, Violation
+from hostd.proving.breaches import Untried, Violation
+from hostd.proving.findings import Rulebook
 from hostd.proving.stage import Stage
 
 RULES = Rulebook(is_live=False)

@@ -8,7 +8,7 @@ from typing import Final
 from hostd.api import Health
 from hostd.jobs import Outcome
 from hostd.processes import Process
-from hostd.proving.findings import Untried, Violation
+from hostd.proving.breaches import Untried, Violation
 from hostd.proving.stage import Stage
 
 FAST_LIMIT_MS: Final = 3_000
