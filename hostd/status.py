@@ -100,7 +100,7 @@ def one_line(core: Node, figures: Figures, now_ms: int) -> str:
     running = sum(report.state is ServiceState.RUNNING for report in own.services.values())
     aside = f", {len(figures.set_aside)} set aside" if figures.set_aside else ""
     heard = "heard" if core.peers.is_heard(now_ms) else "not heard"
-    return f"{own.phase.name.lower()}, {running} services run here{aside}, {core.peer} {heard}"
+    return f"{own.phase.name.lower()}, services here: {running}{aside}, {core.peer} {heard}"
 
 
 def _watchdog(figures: Figures) -> WatchdogStatus | None:

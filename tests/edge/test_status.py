@@ -196,4 +196,4 @@ def test_without_a_device_for_the_peer_fencing_is_not_ready() -> None:
 def test_the_line_for_systemctl_says_phase_services_and_peer() -> None:
     """One line, no more."""
     scene = Scene()
-    assert one_line(scene.core, scene.figures, scene.now_ms) == "joining, 0 services run here, b not heard"
+    assert one_line(scene.core, scene.figures, scene.now_ms) == "joining, services here: 0, b not heard"
