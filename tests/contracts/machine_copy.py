@@ -2,8 +2,9 @@
 
 Decides how they are made so that nothing in them can touch what is here: the
 root is an overlay whose changes go to memory; /tmp, /run, /var/log and
-systemd's units are empty; processes, cgroups, network, hostname and shared
-memory are its own.  What its process 1 does, the caller says.
+systemd's units are empty (but for this checkout, read-only, if it lies there);
+processes, cgroups, network, hostname and shared memory are its own.  What its
+process 1 does, the caller says.
 """
 
 import os
@@ -21,6 +22,7 @@ mkdir $1/up $1/work $1/root
 mount -t overlay overlay -o lowerdir=/,upperdir=$1/up,workdir=$1/work $1/root
 cd $1/root
 for folder in tmp run var/tmp var/log etc/systemd/system; do mount -t tmpfs none $folder; done
+[ -e ".$4" ] || { mkdir -p ".$4"; mount --bind "$4" ".$4"; mount -o remount,bind,ro ".$4"; }
 mount --rbind /dev dev
 mount -t sysfs none sys
 mountpoint -q sys/fs/cgroup || mount -t tmpfs none sys/fs/cgroup
@@ -38,6 +40,7 @@ mount -t cgroup2 none /sys/fs/cgroup
 """
 """First of all in process 1: from here on nothing of the outside is left."""
 UP_S = 60.0
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class MachineCopy:
@@ -51,7 +54,11 @@ class MachineCopy:
         argv = ["unshare", "--mount", "--net", "--uts", "--ipc", "sh", "-c", BOOT, "sh", str(folder), self._name]
         with self._log.open("wb") as log:
             self._top = subprocess.Popen(
-                [*argv, ENTER + init], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*argv, ENTER + init, str(CHECKOUT)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.init = 0
         until = time.monotonic() + UP_S
