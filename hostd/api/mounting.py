@@ -13,6 +13,7 @@ import mmap
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -360,9 +361,8 @@ def unmount(resource: Resource, wanted: Wanted, leave: Leave, kernel: Kernel) ->
                     continue
         if leave.force and not forced:
             resource.log.warning("%s: its requests are given up, as configured", by_whom)
-            probes.run(resource, "unmount-force", _umount(wanted, ["-i", "-f"]), probes.patience(resource, 10))
+            _give_up_requests(resource, wanted)
             forced = True
-            mounts.gone_within(resource, held, min(2.0, resource.remaining / 3))
             continue
         if not leave.lazy:
             raise AgentError(by_whom, cure=_cure(held, leave))
@@ -392,6 +392,20 @@ def _try(resource: Resource, wanted: Wanted, leave: Leave) -> bool:
     if "busy" not in done.stderr:
         raise AgentError(f"{wanted.directory} cannot be unmounted: {' '.join(done.stderr.split())}")
     return False
+
+
+def _give_up_requests(resource: Resource, wanted: Wanted) -> None:
+    """``umount -f`` until it is unmounted, or for two seconds.
+
+    It ends the requests under way, each with an error; the process that waited for one
+    may make another, and holds the mount until it has seen to the error itself.
+    """
+    until = resource.remaining - min(2.0, resource.remaining / 3)
+    while True:
+        done = probes.run(resource, "unmount-force", _umount(wanted, ["-i", "-f"]), probes.patience(resource, 10))
+        if done.returncode == 0 or resource.remaining <= until:
+            return
+        time.sleep(0.1)
 
 
 def _umount_or_fail(resource: Resource, wanted: Wanted, slot: str, flags: list[str]) -> None:

@@ -122,6 +122,19 @@ def test_force_gives_up_what_a_dead_server_does_not_answer(mount: Nfs) -> None:
     assert mount.call("monitor", depth=10) is Health.STOPPED
 
 
+def test_force_is_repeated_while_the_hung_process_sees_to_its_error(mount: Nfs) -> None:
+    """The first finds it held still; it is not the last word."""
+    mount.call("start")
+    mount.fall_silent()
+    with pytest.raises(AgentError, match="did not return"):
+        mount.call("monitor", depth=10, patience=0.3)
+    once = mount.folder / "once"
+    umount = f'case "$*" in *-f*) [ -e {once} ] || {{ touch {once}; echo busy >&2; exit 32; }};; esac\nexec $REAL "$@"'
+    with mount_room.programs(mount.folder, umount=umount):
+        mount.call("stop", force=True)
+    assert once.exists() and not mount.is_mounted
+
+
 def test_lazy_takes_a_dead_mount_out_of_the_tree(mount: Nfs) -> None:
     """Although a look hangs in it; the next server can be mounted there."""
     mount.call("start")
