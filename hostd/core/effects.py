@@ -124,7 +124,8 @@ class CancelProbe(Effect, frozen=True):
 
 
 class FencePeer(Effect, frozen=True):
-    """Power the peer off and see that it is off.  Never ``reboot``."""
+    """Power the peer off and see that it is off; never ``reboot``.  Where
+    fencing is of the storage only: take its disks away and see that it has none."""
 
     request_id: int
     node: str

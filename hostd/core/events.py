@@ -163,7 +163,7 @@ class ProbeFinished(Event, frozen=True):
 
 
 class FenceFinished(Event, frozen=True):
-    """Outcome of ``FencePeer``: only ``confirmed`` (seen to be off) counts."""
+    """Outcome of ``FencePeer``: only ``confirmed`` (seen to be off, or to have no disk) counts."""
 
     request_id: int
     confirmed: bool

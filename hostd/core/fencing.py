@@ -8,7 +8,9 @@ phases and services: it is told which addresses to ask for.
 With fencing: devices, asked again after a failure; at a start the addresses
 are asked first, since a peer that serves must not be shot because *we* are
 cut off.  Without fencing: the guard, from ``warntime`` on, again and again.
-Only the open request's outcome counts.
+With fencing of the storage (section 5.2): the guard, and while it is silent
+the devices, which clear the data only; a peer whose addresses answer keeps
+its disks.  Only the open request's outcome counts.
 """
 
 from typing import Final
@@ -56,21 +58,25 @@ class Need(msgspec.Struct, frozen=True):
     said_goodbye: bool
     cut_off: bool = False
     """We have no way to our clients: if one of the two is to act, it is not this one."""
+    storage: bool = False
+    """Without ``devices``: the peer has to lose its disks, besides."""
 
 
 class Clearing:
     """One search for clearance, from the first doubt to its end."""
 
     __slots__ = (
-        "answered", "ask_at_ms", "attempts", "cleared", "detail", "failed", "fence_id", "fenced", "guard_silent_at_ms",
-        "obtained", "probe_id", "probed", "strangers",
+        "answered", "ask_at_ms", "attempts", "cleared", "cut", "detail", "failed", "fence_id", "fenced",
+        "guard_silent_at_ms", "hoped", "obtained", "probe_id", "probed", "strangers",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.obtained = Clearance.NONE
         self.cleared: Incarnation = NEVER_BORN  # the newest life that the clearance covers
         self.fenced: Incarnation = NEVER_BORN  # the newest life known when the open request was made
+        self.cut: Incarnation | None = None  # the newest life known when the peer lost its disks
         self.fence_id: int | None = None
+        self.hoped = Clearance.NONE  # what the open request would give
         self.probe_id: int | None = None
         self.probed: tuple[str, ...] = ()
         self.ask_at_ms = 0
@@ -93,11 +99,13 @@ class Clearing:
             return self.reset()
         if need.devices:
             return self._seek_fence(now_ms, need, ids) if need.seeking else []
-        if need.seeking and not need.addresses:
-            return self._obtain(Clearance.GUARD, "", need.incarnation)
-        if need.seeking and self._guard_holds(now_ms, need):
+        if not need.seeking or not self._guard_holds(now_ms, need):
+            return self._seek_guard(now_ms, need, ids)
+        if not need.storage:
             return self._obtain(Clearance.GUARD, self.detail, need.incarnation)
-        return self._seek_guard(now_ms, need, ids)
+        if self.cut is not None and need.incarnation <= self.cut:
+            return self._obtain(Clearance.DATA, self.detail, self.cut)
+        return self._seek_cut(now_ms, need, ids)
 
     def reset(self) -> list[AnyEffect]:
         """The peer is heard, or was cleared: whatever is open is called off."""
@@ -113,6 +121,9 @@ class Clearing:
         if outcome.request_id != self.fence_id:
             return []
         self.fence_id = None
+        if outcome.confirmed and self.hoped is Clearance.DATA:
+            self.cut, self.detail = self.fenced, outcome.detail
+            return []  # the guard may have grown old meanwhile
         if outcome.confirmed:
             return self._obtain(Clearance.FENCED, outcome.detail, self.fenced)
         self.failed = True
@@ -143,7 +154,7 @@ class Clearing:
 
     def _guard_holds(self, now_ms: int, need: Need) -> bool:
         """The newest probe was silent, is fresh, and asked for all that counts now."""
-        return (
+        return not need.addresses or (
             self.guard_silent_at_ms is not None
             and now_ms - self.guard_silent_at_ms < FRESH_MS
             and set(need.addresses) <= set(self.probed)
@@ -165,13 +176,21 @@ class Clearing:
             silent = self.guard_silent_at_ms is not None and now_ms - self.guard_silent_at_ms < FRESH_MS
             if not silent:
                 return self._seek_guard(now_ms, need, ids)
+        delay_ms = 0 if self.attempts else need.delay_ms
+        return self._ask_devices(need, ids, delay_ms=delay_ms, hoped=Clearance.FENCED)
+
+    def _seek_cut(self, now_ms: int, need: Need, ids: Ids) -> list[AnyEffect]:
+        """Who loses his disks is decided by them: of two nodes that ask at once, one is refused."""
+        if self.fence_id is not None or now_ms < self.ask_at_ms:
+            return []
+        return self._ask_devices(need, ids, delay_ms=0, hoped=Clearance.DATA)
+
+    def _ask_devices(self, need: Need, ids: Ids, *, delay_ms: int, hoped: Clearance) -> list[AnyEffect]:
         self.fence_id = ids.next()
         self.fenced = need.incarnation
+        self.hoped = hoped
         self.attempts += 1
-        return [
-            FencePeer(self.fence_id, need.peer, need.incarnation, need.delay_ms if self.attempts == 1 else 0),
-            Tell(ClearanceTurned(True, Clearance.FENCED)),
-        ]
+        return [FencePeer(self.fence_id, need.peer, need.incarnation, delay_ms), Tell(ClearanceTurned(True, hoped))]
 
     def _obtain(self, clearance: Clearance, detail: str, cleared: Incarnation) -> list[AnyEffect]:
         effects = self.reset()

@@ -190,6 +190,7 @@ def need(state: State, now_ms: int) -> Need:
         delay_ms=state.plan.fence_delay_ms if spares and not state.fence_asked else 0,
         said_goodbye=situation.said_goodbye(state.peer, last, state.orders),
         cut_off=state.reach.is_cut_off and not state.fence_asked,
+        storage=state.plan.cuts_storage,
     )
 
 

@@ -77,6 +77,7 @@ CLEARED = {
     Clearance.CONFIRMED: Why.PEER_CONFIRMED_DOWN,
     Clearance.GUARD: Why.PEER_GUARDED,
     Clearance.LEFT: Why.PEER_LEFT,
+    Clearance.DATA: Why.PEER_DISKS_CUT,
 }
 
 NEWCOMER = (Phase.JOINING, Phase.STARTUP_FENCING)

@@ -84,6 +84,9 @@ class Plan(msgspec.Struct, frozen=True):
     timers: Timers = Timers()
     fencing: bool = False
     """True for ``[fencing] mode = "required"``."""
+    cuts_storage: bool = False
+    """True for ``[fencing] mode = "storage"``: no power is switched, so that all
+    that holds without fencing holds here, and a silent peer loses its disks first."""
     fence_delay_ms: int = 2_000
     address_lease_ms: int = 5_000
     """0: no lease."""

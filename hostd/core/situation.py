@@ -119,7 +119,7 @@ def members_alone(
         if last is None or last.phase not in (*NEWCOMER, Phase.LEFT):
             return Members(mine, outside_unknown=True)  # it lives, and one of us has yet to yield
         return Members(mine, outside=last.services, provable=None if word is not None else provable)
-    if clearance is Clearance.GUARD and not address_fell_silent:
+    if clearance in (Clearance.GUARD, Clearance.DATA) and not address_fell_silent:
         return Members(mine, provable=provable)
     return Members(mine)
 

@@ -130,6 +130,7 @@ class Clearance(enum.Enum):
     CONFIRMED = 3  # the operator typed that the peer is off
     GUARD = 4  # no fencing: its addresses fell silent; says nothing of its processes
     LEFT = 5  # it said goodbye, or died while leaving with nothing left
+    DATA = 6  # as GUARD, and it has lost its disks: what of it may still run there writes nothing
 
 
 class Why(enum.Enum):
@@ -178,3 +179,4 @@ class Why(enum.Enum):
     NODE_CUT_OFF = 42  # it has no way to its clients
     DEFINITION_CHANGED = 43  # it runs under an older definition
     PEER_BLOCKED = 41  # a stop failed there: it is fenced on purpose
+    PEER_DISKS_CUT = 44  # it has lost its disks, and its addresses answer no more

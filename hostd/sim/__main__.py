@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from hostd.sim import mutants, replay, story
-from hostd.sim.search import Budget, Finding, Search, small_plan
+from hostd.sim.search import Finding, Search
+from hostd.sim.small_world import Budget, small_plan
 
 
 def main(argv: list[str] | None = None) -> int:

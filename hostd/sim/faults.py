@@ -8,8 +8,10 @@ which means "both" where a node may be named, and defaults at the end may
 be left out.
 """
 
+import difflib
 import enum
 import re
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -246,6 +248,12 @@ class Timed(NamedTuple):
 Schedule = tuple[Timed, ...]
 
 
+COMMANDS: Final = (
+    "move", "stop", "start", "standby", "online", "maintenance", "cleanup", "confirm-down", "fence", "leave", "detach",
+)  # fmt: skip
+"""What an operator of a schedule may type; :func:`command` has an arm for each."""
+
+
 def command(ask: Ask) -> AnyCommand:
     """The command in the core's terms; raises ValueError on one that does not exist."""
     match ask.command:
@@ -268,9 +276,11 @@ def command(ask: Ask) -> AnyCommand:
         case "leave":
             return Leave()
         case "detach":
+            if ask.subject and not ask.subject.isdecimal():
+                raise ValueError(f"{ask.subject} is no number of milliseconds")
             return Detach(int(ask.subject or 0))
         case other:
-            raise ValueError(f"no such command: {other}")
+            raise ValueError(f"no such command: {other}; {_meant(other, COMMANDS)}")
 
 
 # -- text ------------------------------------------------------------------------
@@ -306,24 +316,41 @@ def parse(text: str) -> AnyFault:
     verb, *rest = text.split()
     kind = KINDS.get(verb)
     if kind is None:
-        raise ValueError(f"no such fault: {verb} (one of {', '.join(sorted(KINDS))})")
+        raise ValueError(f"no such fault: {verb}; {_meant(verb, sorted(KINDS))}")
     fields = msgspec.structs.fields(kind)
     if len(rest) > len(fields):
-        raise ValueError(f"{text}: at most {len(fields)} words after {verb}")
-    values: list[Any] = []
-    for field, word in zip(fields, rest, strict=False):
-        if isinstance(field.type, type) and issubclass(field.type, enum.Enum):
-            values.append(field.type[word])
-        elif field.type is bool:
-            values.append({"yes": True, "no": False}[word])
-        elif field.type is str:
-            values.append("" if word == "-" else word)
-        else:
-            values.append(field.type(word))
+        raise ValueError(f'{verb} takes {" ".join(field.name for field in fields) or "nothing"}; remove "{rest[-1]}"')
+    values = [_value(field, word) for field, word in zip(fields, rest, strict=False)]
     try:
         fault: AnyFault = kind(*values)
-        if isinstance(fault, Ask):
-            command(fault)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{text}: {error}") from error
+    except TypeError as error:
+        missing = [field.name for field in fields[len(rest) :] if field.required]
+        raise ValueError(f"{verb} takes {' '.join(field.name for field in fields)}; add {missing[0]}") from error
+    if isinstance(fault, Ask):
+        command(fault)
     return fault
+
+
+def _value(field: Any, word: str) -> Any:
+    if isinstance(field.type, type) and issubclass(field.type, enum.Enum):
+        return _choice(field, word, {member.name: member for member in field.type})
+    if field.type is bool:
+        return _choice(field, word, {"yes": True, "no": False})
+    if field.type is str:
+        return "" if word == "-" else word
+    try:
+        return field.type(word)
+    except ValueError as error:
+        raise ValueError(f"{word} is no {field.name}; use a number") from error
+
+
+def _choice(field: Any, word: str, known: dict[str, Any]) -> Any:
+    if word not in known:
+        raise ValueError(f"{word} is no {field.name}; {_meant(word, known)}")
+    return known[word]
+
+
+def _meant(word: str, known: Collection[str]) -> str:
+    """The cure for a word that is not known."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"

@@ -24,6 +24,7 @@ from hostd.core.effects import (
 from hostd.core.events import AnyEvent, FenceNode, FrameReceived, OperatorAsked
 from hostd.core.snapshot import Assignment, Snapshot
 from hostd.core.terms import Action, Epoch, Incarnation, Mode, Phase, ServiceState
+from hostd.sim import disk
 from hostd.sim.faults import AnyFault
 from hostd.sim.machine import Machine
 from hostd.sim.world import REFRESH_MS, World
@@ -81,6 +82,8 @@ class Judge:
         for service in world.plan.services:
             if not service.everywhere and service.name not in world.lies:
                 self._judge_service(world, service.name)
+                if disk.SERVICE in service.requires:
+                    self._judge_data(world, service.name)
             for address in service.addresses:
                 self._judge_address(world, address)
 
@@ -93,7 +96,7 @@ class Judge:
         lives, and none of whose addresses for it answered (unless it holds that address too: a split in which not even
         ARP passed); then both run until they hear each other.
         """
-        active = tuple(n for n, m in world.machines.items() if m.powered and world.hands(n).is_active(service))
+        active = tuple(n for n, m in world.machines.items() if m.powered and world.is_active(service, n))
         before, self._active[service] = self._active.get(service, ()), active
         if len(active) < 2 or before == active:
             return
@@ -111,9 +114,16 @@ class Judge:
         if not wished.addresses and (wished.without_fencing or self._is_unprovable(world, world.machines[starter])):
             return  # the first by the operator's own word
         for address in world.plan_addresses():
-            mine = address in world.hands(starter).addresses
+            mine = address in world.addresses(starter).held
             if not mine and world.answers(starter, address) is not None:
                 self._harm(world, f"1: {starter} starts {service}, active on the other node, and {address} answers")
+
+    def _judge_data(self, world: World, service: str) -> None:
+        """What is on a disk that lets go of a node is never written by two,
+        whatever the clocks and cables did (PROTOCOL.md section 5.2)."""
+        writers = [n for n, m in world.machines.items() if m.powered and world.is_active(service, n)]
+        if len(writers) > 1 and all(world.disk.keys[n] for n in writers) and disk.SERVICE not in world.lies:
+            self._harm(world, f"1: both nodes write to the disk of {service}")
 
     def _is_unprovable(self, world: World, starter: Machine) -> bool:
         """A service without an address, and without fencing: nothing but the

@@ -1,12 +1,12 @@
-"""One simulated node: power, clock, pauses, and the three processes of hostd.
+"""One simulated node: its power, and the three processes of hostd.
 
-Decides what runs and what stands still on it: when the brain is stepped,
-which events wait while it is paused, how its clock relates to the world's.
-Knows nothing of what an effect does (``hands.py``) or what it means.
+Decides what runs on it: which of host, heart and brain live, when the brain
+is stepped, which events wait while it is paused.  Knows nothing of how its
+clocks go (``clocks.py``), nor of what an effect does (``hands.py``) or means.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from hostd.core.effects import AnyEffect, Exit, Publish
 from hostd.core.events import (
@@ -22,6 +22,7 @@ from hostd.core.events import (
 from hostd.core.plan import Plan
 from hostd.core.snapshot import Snapshot, Wish
 from hostd.core.terms import Carrier, Incarnation
+from hostd.sim.clocks import Clocks
 from hostd.sim.faults import Stop
 from hostd.sim.heart import Heart
 from hostd.sim.lan import station_of
@@ -66,23 +67,20 @@ class Body(Protocol):
     def kernel_resumed(self) -> None: ...
 
 
-class Machine:
+class Machine(Clocks):
     """One node of the world."""
 
     __slots__ = (
-        "_buffered", "_inbox", "_pause", "_timer_at_ms", "_told_carrier", "_waiting", "_zero_at_ms", "boots",
-        "brain", "brain_life", "disk_well", "exited", "hands", "heart", "heart_life", "host_life", "incarnation",
-        "kernel_lost_ms", "lost_ms", "name", "plan", "power_life", "powered", "published", "queue", "saved",
-        "stop", "stopped_at_ms", "well_since_ms", "world",
+        "_buffered", "_inbox", "_timer_at_ms", "_told_carrier", "boots", "brain", "brain_life", "disk_well", "exited",
+        "hands", "heart", "heart_life", "host_life", "incarnation", "name", "plan", "published", "saved",
+        "well_since_ms", "world",
     )  # fmt: skip
 
     def __init__(self, world: Surroundings, name: str, hands: Callable[["Machine"], Body]) -> None:
+        super().__init__(world.queue)
         self.world = world
         self.plan = world.plan
-        self.queue = world.queue
         self.name = name
-        self.powered = False
-        self.power_life = 0
         self.host_life = 0  # odd while a host lives
         self.brain_life = 0
         self.heart_life = 0
@@ -94,65 +92,20 @@ class Machine:
         self.boots = 0  # on the disk
         self.saved: tuple[Wish, ...] = ()  # on the disk
         self.disk_well = True
-        self.stop: Stop | None = None
-        self.stopped_at_ms = 0
-        self.lost_ms = 0  # how long userland has stood still
-        self.kernel_lost_ms = 0
         self.well_since_ms: int | None = None
-        self._zero_at_ms = 0
-        self._pause = 0
         self._inbox: list[AnyEvent] = []
-        self._waiting: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
         self._buffered: list[list[Frame]] = [[] for _ in world.media]
         self._timer_at_ms: int | None = None
         self._told_carrier: dict[str, Carrier] = {}
         self.hands = hands(self)
-
-    # -- clocks -----------------------------------------------------------------
-
-    def clock_ms(self) -> int:
-        """This node's CLOCK_BOOTTIME: it starts at boot, and a frozen one stands still."""
-        now_ms = self.stopped_at_ms if self.stop is Stop.FREEZE else self.queue.now_ms
-        return now_ms - self._zero_at_ms
-
-    def kernel_ms(self) -> int:
-        """The time that leases are counted in: it stands still while the machine does."""
-        now_ms = self.queue.now_ms if self.kernel_runs else self.stopped_at_ms
-        return now_ms - self.kernel_lost_ms
-
-    @property
-    def kernel_runs(self) -> bool:
-        return self.powered and self.stop not in (Stop.SUSPEND, Stop.FREEZE)
-
-    @property
-    def userland_runs(self) -> bool:
-        return self.powered and self.stop in (None, Stop.BRAIN)
-
-    def later(self, delay_ms: int, act: Callable[..., None], *args: Any) -> None:
-        """Call when this node's userland has run for ``delay_ms`` more; never after a power cut."""
-        self.queue.after(delay_ms, self._due, self.power_life, self.lost_ms, act, args)
-
-    def _due(self, life: int, lost_ms: int, act: Callable[..., None], args: tuple[Any, ...]) -> None:
-        if life != self.power_life:
-            return
-        missed_ms = self.lost_ms - lost_ms
-        if not self.userland_runs:
-            self._waiting.append((self.queue.now_ms - self.stopped_at_ms + missed_ms, act, args))
-        elif missed_ms:
-            self.later(missed_ms, act, *args)
-        else:
-            act(*args)
 
     # -- power --------------------------------------------------------------------
 
     def power_on(self) -> None:
         if self.powered:
             return
-        self.powered = True
-        self.power_life += 1
+        self._boot()
         self.exited = False
-        self._zero_at_ms = self.queue.now_ms - 20_000  # the boot itself took a while
-        self.kernel_lost_ms = self.lost_ms = 0
         self.world.power_changed()
         self.later(50, self.start_host)
 
@@ -161,10 +114,7 @@ class Machine:
         if not self.powered:
             return
         self.kill_host()
-        self.powered = False
-        self.power_life += 1
-        self.stop = None
-        self._waiting.clear()
+        self._die()
         self.hands.power_lost()
         self.world.power_changed()
         self.world.touched()
@@ -369,40 +319,36 @@ class Machine:
         self._timer_at_ms = None
         self.to_brain(TimerFired())
 
+    def answer(self, delay_ms: int, event: AnyEvent) -> None:
+        """An outcome, for the brain that asked."""
+        self.later(delay_ms, self.tell, self.brain_life, event)
+
+    def tell(self, brain_life: int, event: AnyEvent) -> None:
+        """An event for this life of the brain and no other."""
+        if brain_life == self.brain_life:
+            self.to_brain(event)
+
     # -- pauses --------------------------------------------------------------------------
 
     def pause(self, stop: Stop, for_ms: int) -> None:
         if not self.powered or self.stop is not None or (stop is Stop.BRAIN and self.brain is None):
             return
-        self.stop = stop
-        self.stopped_at_ms = self.queue.now_ms
         self.well_since_ms = None
-        self._pause += 1
-        self.queue.after(for_ms, self._resume, self.power_life, self._pause)
+        self._stand_still(stop, for_ms, self._resume)
         self.world.touched()
 
     def _resume(self, life: int, pause: int) -> None:
-        stop = self.stop
-        if life != self.power_life or pause != self._pause or stop is None:
-            return
-        paused_ms = self.queue.now_ms - self.stopped_at_ms
-        if stop is Stop.FREEZE:
-            self._zero_at_ms += paused_ms
-        if stop in (Stop.SUSPEND, Stop.FREEZE):
-            self.kernel_lost_ms += paused_ms
-        if stop is not Stop.BRAIN:
-            self.lost_ms += paused_ms
-        self._wake(stop)
-        self.world.touched()
+        stop = self._is_over(life, pause)
+        if stop is not None:
+            self._wake(stop)
+            self.world.touched()
 
     def _wake(self, stop: Stop) -> None:
         """All input first, then the brain's steps on it, then what they ask for."""
         if stop is not Stop.BRAIN:
             self.stop = Stop.BRAIN  # processes run; what they say to the brain is read in order
             self.hands.kernel_resumed()
-            waiting, self._waiting = self._waiting, []
-            for rest_ms, act, args in waiting:
-                self.later(rest_ms, act, *args)
+            self._go_on()
             heart = self.heart
             for link, frames in enumerate(self._buffered):
                 for frame in frames:

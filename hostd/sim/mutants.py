@@ -15,14 +15,14 @@ from hostd.core import membership, state
 from hostd.core.assignments import Assignments
 from hostd.core.effects import AddAddress, CancelFence, RenewAddress
 from hostd.core.events import FenceFinished, FrameReceived, ProbeFinished
-from hostd.core.fencing import Clearing
+from hostd.core.fencing import Clearing, Need
 from hostd.core.leases import Leases
 from hostd.core.pair import Pair, Sight, Turn
 from hostd.core.peers import Peers
 from hostd.core.services import Ladder
 from hostd.core.snapshot import Report, Snapshot
 from hostd.core.state import State
-from hostd.core.terms import NO_EPOCH, Clearance, ServiceState, Why
+from hostd.core.terms import NO_EPOCH, Clearance, Ids, ServiceState, Why
 
 Method = Callable[..., Any]
 
@@ -220,6 +220,14 @@ def unconfirmed_off_counts(method: Method) -> Method:
         return method(self, now_ms, msgspec.structs.replace(outcome, confirmed=True))
 
     return fence_finished
+
+
+@breaks("a silent peer loses its disks before anybody else writes to them", Clearing, "_seek_cut", fencing=False)
+def data_is_cleared_by_silence(method: Method) -> Method:
+    def _seek_cut(self: Clearing, now_ms: int, need: Need, ids: Ids) -> Any:
+        return self._obtain(Clearance.DATA, "", need.incarnation)
+
+    return _seek_cut
 
 
 @breaks("◆ a renewal that comes too late removes the address", Leases, "hold", fencing=False)

@@ -7,7 +7,10 @@ that a minute of virtual time holds more faults, in the same proportions.
 
 import random
 
+import msgspec
+
 from hostd.core.plan import Link, Plan, Resource, Service, Timers
+from hostd.sim import disk
 
 NODES = ("a", "b")
 
@@ -68,6 +71,7 @@ def service(
 def plan(
     *services: Service,
     fencing: bool,
+    cuts_storage: bool = False,
     links: tuple[Link, ...] = LINKS,
     timers: Timers = QUICK,
     tiebreaker: bool = False,
@@ -79,6 +83,7 @@ def plan(
         links=links,
         timers=timers,
         fencing=fencing,
+        cuts_storage=cuts_storage,
         fence_delay_ms=1_000,
         address_lease_ms=5_000,
         restart_limit_ms=8_000,
@@ -88,7 +93,10 @@ def plan(
 
 
 def draw(seed: int, fencing: bool | None = None) -> Plan:
-    """One of many small clusters: the seed decides services, links and fencing."""
+    """One of many small clusters: the seed decides services, links and fencing.
+
+    Of those without fencing one in three has fencing of the storage.
+    """
     rng = random.Random(f"plan {seed}")
     fenced = rng.random() < 0.5 if fencing is None else fencing
     choice = [
@@ -106,4 +114,19 @@ def draw(seed: int, fencing: bool | None = None) -> Plan:
         first, second = services[0], services[1]
         services[1] = service(second.name, second.primary, agent=second.name != "ip", after=(first.name,))
     links = rng.choice((LINKS, LINKS, (*LINKS, Link("lan"))))
-    return plan(*services, fencing=fenced, links=links, tiebreaker=rng.random() < 0.3)
+    tiebreaker = rng.random() < 0.3
+    cuts_storage = not fenced and random.Random(f"storage {seed}").random() < 1 / 3
+    if cuts_storage:
+        services = with_disk(*services)
+    return plan(*services, fencing=fenced, cuts_storage=cuts_storage, links=links, tiebreaker=tiebreaker)
+
+
+def with_disk(*services: Service) -> list[Service]:
+    """What is exclusive and more than an address has its data on the shared disk."""
+    on_disk = [
+        msgspec.structs.replace(s, requires=(*s.requires, disk.SERVICE))
+        if not s.everywhere and any(r.exclusive_storage for r in s.resources)
+        else s
+        for s in services
+    ]
+    return [service(disk.SERVICE, everywhere=True), *on_disk]

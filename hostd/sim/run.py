@@ -12,8 +12,8 @@ import msgspec
 from hostd.core.plan import Plan, Service
 from hostd.core.snapshot import Snapshot, WishKind
 from hostd.core.terms import Phase
+from hostd.sim.actions import Truth
 from hostd.sim.faults import AnyFault, Ask, KillBrain, Schedule
-from hostd.sim.hands import Truth
 from hostd.sim.judge import Judge
 from hostd.sim.world import MakeBrain, Observer, World
 
@@ -148,6 +148,8 @@ def what_is_missing(world: World, judge: Judge, survivors: tuple[str, ...]) -> s
     The other node may be switched off for good: then the survivor has to be
     ALONE and to run all that it may run without it.
     """
+    if len(survivors) == 1 and not _may_take_disk(world, survivors[0]):
+        return ""
     said = [judge.said(node) for node in survivors]
     views = []
     for word in said:
@@ -171,13 +173,19 @@ def what_is_missing(world: World, judge: Judge, survivors: tuple[str, ...]) -> s
     return ""
 
 
+def _may_take_disk(world: World, survivor: str) -> bool:
+    """A survivor that has lost the disk, or never had it, waits for the operator's confirm-down."""
+    keys = world.disk.keys
+    return not world.plan.cuts_storage or keys[survivor] or not any(keys.values())
+
+
 def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None, survivors: tuple[str, ...]) -> str:
     here = [node for node in world.plan.nodes if _runs(world, service, node)]
-    touched = [node for node in world.plan.nodes if world.hands(node).is_active(service.name)]
+    touched = [node for node in world.plan.nodes if world.is_active(service.name, node)]
     if service.everywhere:
         return "" if here == list(survivors) else f"{service.name} runs on {here}"
     for address in service.addresses:
-        holders = [node for node in world.plan.nodes if address in world.hands(node).addresses]
+        holders = [node for node in world.plan.nodes if address in world.addresses(node).held]
         if holders != here:
             return f"{service.name} runs on {here}, {address} is held by {holders}"
     if len(here) != 1 or any(node not in here for node in touched):
@@ -192,8 +200,8 @@ def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None
 def _runs(world: World, service: Service, node: str) -> bool:
     hands = world.hands(node)
     return all(
-        resource.address in hands.addresses
+        resource.address in hands.addresses.held
         if resource.address
-        else hands.truth[service.name, resource.id] is Truth.RUNNING
+        else hands.actions.truth[service.name, resource.id] is Truth.RUNNING
         for resource in service.resources
     )

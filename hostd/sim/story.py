@@ -3,7 +3,7 @@
 Decides the little language of ``tests/scenarios/*.txt``:
 
     # what the story claims, in a sentence or two
-    fencing required                       or: none
+    fencing required                       or: none, or storage (a service "disk" everywhere registers its node)
     links serial cross lan                 default: serial cross
     tiebreaker                             stations on the LAN tell who is cut off
     service web primary a                  an address and an agent; then, as wished:
@@ -57,7 +57,7 @@ class Story(msgspec.Struct, frozen=True):
 def read(text: str) -> Story:
     """Read a story; raises :class:`StoryError`."""
     given, _, expected = text.partition(f"\n{LINE}\n")
-    fencing = True
+    fencing = "required"
     links: tuple[Link, ...] = plans.LINKS
     services: list[Service] = []
     timed: list[Timed] = []
@@ -71,7 +71,9 @@ def read(text: str) -> Story:
                 case "#":
                     pass
                 case "fencing":
-                    fencing = {"required": True, "none": False}[rest[0]]
+                    if rest[0] not in ("required", "storage", "none"):
+                        raise ValueError(f"{rest[0]} is no way of fencing")
+                    fencing = rest[0]
                 case "links":
                     links = tuple(Link(name, direct=name == "cross") for name in rest)
                 case "tiebreaker":
@@ -88,7 +90,13 @@ def read(text: str) -> Story:
                     raise StoryError(f"line {number}: {word} is not known here")
         except (ValueError, KeyError, IndexError) as error:
             raise StoryError(f"line {number}: {line}: {error}") from error
-    plan = plans.plan(*services, fencing=fencing, links=links, tiebreaker=tiebreaker)
+    plan = plans.plan(
+        *services,
+        fencing=fencing == "required",
+        cuts_storage=fencing == "storage",
+        links=links,
+        tiebreaker=tiebreaker,
+    )
     return Story(plan, orders, tuple(timed), until_ms, given, expected)
 
 

@@ -15,8 +15,8 @@ from hostd.core.effects import AnswerOperator, AnyEffect, Tell
 from hostd.core.events import AnyEvent
 from hostd.core.snapshot import Snapshot
 from hostd.core.terms import Phase, ServiceState
+from hostd.sim.actions import Truth
 from hostd.sim.faults import AnyFault, words
-from hostd.sim.hands import Truth
 from hostd.sim.machine import Machine
 from hostd.sim.world import World
 
@@ -129,9 +129,9 @@ def _phase(word: Snapshot) -> str:
 
 def _service(world: World, machine: Machine, word: Snapshot | None, name: str) -> str:
     hands = world.hands(machine.name)
-    here = [truth for (service, _), truth in hands.truth.items() if service == name]
+    here = [truth for (service, _), truth in hands.actions.truth.items() if service == name]
     service = world.plan.service(name)
-    held = [address in hands.addresses for address in service.addresses]
+    held = [address in hands.addresses.held for address in service.addresses]
     report = word.services.get(name) if word is not None else None
     said = report.state if report is not None else None
     true = _true(here)

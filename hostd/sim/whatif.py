@@ -16,8 +16,8 @@ from hostd.core.events import AnyEvent
 from hostd.core.plan import Plan, Service
 from hostd.core.terms import Action, Phase, ServiceState, Why
 from hostd.sim import faults
+from hostd.sim.actions import Truth
 from hostd.sim.faults import AnyFault, Pause, Schedule
-from hostd.sim.hands import Truth
 from hostd.sim.judge import Judge
 from hostd.sim.machine import Machine
 from hostd.sim.replay import make_brain
@@ -221,13 +221,13 @@ class Watch:
             elif name in self._out_since:
                 self._out_ms[name] = self._out_ms.get(name, 0) + now_ms - self._out_since.pop(name)
         for service in self._plan.services:
-            active = [n for n, m in world.machines.items() if m.powered and world.hands(n).is_active(service.name)]
+            active = [n for n, m in world.machines.items() if m.powered and world.is_active(service.name, n)]
             self._twice.mark(service.name, not service.everywhere and len(active) > 1, now_ms)
             for address in service.addresses:
                 seen = [
                     name
                     for name, machine in world.machines.items()
-                    if address in world.hands(name).addresses and machine.kernel_runs and not world.lan.cut[name]
+                    if address in world.addresses(name).held and machine.kernel_runs and not world.lan.cut[name]
                 ]
                 self._owners.mark(address, len(seen) > 1, now_ms)
 
@@ -288,9 +288,9 @@ def serves(world: World, service: Service, node: str) -> bool:
     if not machine.userland_runs or (service.addresses and world.lan.cut[node]):
         return False
     return all(
-        resource.address in hands.addresses
+        resource.address in hands.addresses.held
         if resource.address
-        else hands.truth[service.name, resource.id] is Truth.RUNNING
+        else hands.actions.truth[service.name, resource.id] is Truth.RUNNING
         for resource in service.resources
     )
 

@@ -14,6 +14,8 @@ from hostd.core.events import AnyEvent, OperatorAsked
 from hostd.core.plan import Plan
 from hostd.core.terms import Action, Carrier
 from hostd.sim import faults as f
+from hostd.sim.addresses import Addresses
+from hostd.sim.disk import Disk
 from hostd.sim.hands import Hands
 from hostd.sim.lan import STRANGER, Lan, station_of
 from hostd.sim.links import Medium, Way
@@ -56,6 +58,7 @@ class World:
         self.queue = Queue()
         self.rng = random.Random(f"world {seed}")
         self.lan = Lan(plan)
+        self.disk = Disk(plan.nodes)
         self.media = [Medium(i, link.name, link.direct, self.queue, self.rng) for i, link in enumerate(plan.links)]
         for medium in self.media if on_lan is not None else ():
             medium.on_lan = medium.name in (on_lan or ())
@@ -108,6 +111,13 @@ class World:
         assert isinstance(hands, Hands)
         return hands
 
+    def addresses(self, node: str) -> Addresses:
+        return self.hands(node).addresses
+
+    def is_active(self, service: str, node: str) -> bool:
+        """Some process of this service exists there."""
+        return self.hands(node).actions.is_active(service)
+
     def carrier(self, node: str, medium: Medium) -> Carrier:
         """A cable without anything in between, or modem lines, show the peer's power."""
         if medium.on_lan:
@@ -120,7 +130,7 @@ class World:
     def answers(self, asker: str, address: str) -> str | None:
         """The station that answers when ``asker`` asks the LAN for this address."""
         other = self._other[asker]
-        if self.lan.passes() and other.kernel_runs and address in self.hands(other.name).addresses:
+        if self.lan.passes() and other.kernel_runs and address in self.addresses(other.name).held:
             return station_of(other.name)
         if address in self.lan.strangers and not self.lan.is_off(asker):
             return STRANGER
@@ -165,7 +175,7 @@ class World:
         return tuple(a for s in self.plan.services for a in s.addresses)
 
     def held_by_both(self, address: str) -> bool:
-        return all(m.powered and address in self.hands(m.name).addresses for m in self.machines.values())
+        return all(m.powered and address in self.addresses(m.name).held for m in self.machines.values())
 
     def _refresh(self, address: str) -> None:
         """Holders repeat their gratuitous ARP; each sees the other's, if ARP passes."""
@@ -176,7 +186,7 @@ class World:
         self.queue.after(REFRESH_MS, self._refresh, address)
         if self.lan.passes() and all(m.userland_runs for m in self.machines.values()):
             for machine in self.machines.values():
-                self.hands(machine.name).claimed(address, station_of(self._other[machine.name].name))
+                self.addresses(machine.name).claimed(address, station_of(self._other[machine.name].name))
 
     def works_since_ms(self) -> int | None:
         """Since when the link that has worked longest, both ways and without loss, works."""
@@ -264,7 +274,7 @@ class World:
                 self._medium(link).replay(sender, back)
             case f.LanCut(node):
                 self.lan.cut[node] = True
-                self.hands(node).unplugged()
+                self.addresses(node).unplugged()
                 self.senses[node].look()
             case f.LanDeaf(node):
                 self.lan.deaf[node] = True
@@ -289,17 +299,17 @@ class World:
                 self.lan.strangers[address] = True
                 for node in self.machines:
                     if not self.lan.is_off(node):
-                        self.hands(node).claimed(address, STRANGER)
+                        self.addresses(node).claimed(address, STRANGER)
             case f.Stranger(address, False):
                 self.lan.strangers.pop(address, None)
             case f.Unaddress(node, address):
-                self.hands(node).drop(address)
+                self.addresses(node).drop(address)
             case f.Starts(service, node, conduct):
                 self.conduct[service, node, Action.START] = conduct
             case f.Stops(service, node, conduct):
                 self.conduct[service, node, Action.STOP] = conduct
             case f.Dies(service, node, noticed, orphans):
-                self.hands(node).dies(service, noticed, orphans)
+                self.hands(node).actions.dies(service, noticed, orphans)
             case f.Fencing(node, conduct):
                 self.devices[node] = conduct
 

@@ -39,9 +39,9 @@ class Search:
         request_id = request_id or self.clearing.probe_id
         return self.clearing.probe_finished(self.now_ms, ProbeFinished(request_id, listened, **found))
 
-    def fenced(self, confirmed=True, request_id=None):
+    def fenced(self, request_id=None, *, confirmed=True, detail=""):
         request_id = request_id or self.clearing.fence_id
-        return self.clearing.fence_finished(self.now_ms, FenceFinished(request_id, confirmed))
+        return self.clearing.fence_finished(self.now_ms, FenceFinished(request_id, confirmed, detail))
 
     @property
     def obtained(self):
@@ -304,3 +304,72 @@ def test_nothing_is_due_while_something_is_open():
     search = Search()
     search.seek()
     assert search.clearing.deadline_at_ms(search.now_ms) is None
+
+
+# -- fencing of the storage: the guard, and the disks (section 5.2) -----------------------------
+
+
+def cut_when_silent(**changes):
+    """The guard has been silent, and the disks are being taken from the peer."""
+    search = Search()
+    search.seek(storage=True, **changes)
+    search.probed()
+    (shot,) = of(FencePeer, search.seek(storage=True, **changes))
+    return search, shot
+
+
+def test_a_silent_peer_loses_its_disks_and_is_cleared_for_data_only():
+    """Not dead: its life counts as cleared, and nothing says that it is off."""
+    search, shot = cut_when_silent()
+    assert shot.delay_ms == 0 and search.obtained is Clearance.NONE
+    search.fenced(shot.request_id)
+    (cleared,) = facts(ClearanceTurned, search.seek(10, storage=True))
+    assert search.obtained is cleared.clearance is Clearance.DATA and search.clearing.cleared == THEIRS
+
+
+def test_a_peer_whose_address_answers_keeps_its_disks():
+    """It serves: this is a partition of the heartbeats."""
+    search = Search()
+    search.seek(storage=True)
+    search.probed(answered=(ADDRESS,))
+    assert not of(FencePeer, search.seek(ASK_AGAIN_MS, storage=True))
+
+
+def test_the_disks_alone_clear_nobody():
+    """While the devices worked, an address may have come up: the guard has to be fresh."""
+    search, shot = cut_when_silent()
+    search.now_ms += FRESH_MS
+    search.fenced(shot.request_id)
+    assert of(ProbeAddresses, search.seek(storage=True)) and search.obtained is Clearance.NONE
+    search.probed(answered=(ADDRESS,))
+    search.seek(ASK_AGAIN_MS, storage=True)
+    search.probed()
+    search.seek(storage=True)
+    assert search.obtained is Clearance.DATA
+
+
+def test_disks_that_could_not_be_taken_are_asked_for_again_later():
+    """No clearance, no storm, and the reason is told."""
+    search, shot = cut_when_silent()
+    told = search.fenced(shot.request_id, confirmed=False, detail="no path to the disk")
+    assert facts(ClearanceTurned, told) == [ClearanceTurned(False, Clearance.NONE, "no path to the disk")]
+    assert not of(FencePeer, search.seek(FENCE_AGAIN_MS - 1, storage=True))
+    search.seek(1, storage=True)
+    search.probed()
+    assert of(FencePeer, search.seek(storage=True)) and search.obtained is Clearance.NONE
+
+
+def test_a_life_that_begins_after_the_cut_is_not_covered_by_it():
+    """It may have registered anew."""
+    search, shot = cut_when_silent()
+    search.fenced(shot.request_id)
+    assert of(FencePeer, search.seek(10, storage=True, incarnation=LATER)) and search.obtained is Clearance.NONE
+
+
+def test_without_any_address_to_ask_for_the_disks_are_cut_all_the_same():
+    """What the operator lets start without fencing may write to them."""
+    search = Search()
+    (shot,) = of(FencePeer, search.seek(storage=True, addresses=()))
+    search.fenced(shot.request_id)
+    search.seek(storage=True, addresses=())
+    assert search.obtained is Clearance.DATA

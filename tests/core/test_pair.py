@@ -366,7 +366,7 @@ def test_only_a_confirmed_coordinator_or_alone_assigns():
 def test_each_clearance_ends_a_loss(clearance):
     """And says which it was."""
     turn = pair(LOST).decide(silent(clearance=clearance))
-    whys = {Why.PEER_FENCED, Why.PEER_CONFIRMED_DOWN, Why.PEER_GUARDED, Why.PEER_LEFT}
+    whys = {Why.PEER_FENCED, Why.PEER_CONFIRMED_DOWN, Why.PEER_GUARDED, Why.PEER_LEFT, Why.PEER_DISKS_CUT}
     assert turn is not None and turn.phase is Phase.ALONE and turn.why in whys
 
 

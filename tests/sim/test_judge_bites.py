@@ -10,7 +10,8 @@ import pytest
 
 from hostd.sim import mutants, replay, story
 from hostd.sim.run import simulate
-from hostd.sim.search import Budget, Search, small_plan
+from hostd.sim.search import Search
+from hostd.sim.small_world import Budget, small_plan
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
@@ -36,6 +37,7 @@ BY_STORY = {
     "member-does-not-yield": "09-a-virtual-machine-with-stopped-clocks",
     "address-is-added-unasked": "10-a-split-that-heals-on-the-lan-alone",
     "leftovers-do-not-count": "processes-left-after-a-stop",
+    "data-is-cleared-by-silence": "two-nodes-ask-for-one-disk",
 }
 
 BY_SEED = {"alone-forgets-a-new-life": 200}

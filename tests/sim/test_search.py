@@ -3,7 +3,8 @@
 import pytest
 
 from hostd.sim import replay
-from hostd.sim.search import Budget, Search, small_plan
+from hostd.sim.search import Search
+from hostd.sim.small_world import Budget, small_plan
 
 WORLDS = {
     "hostd killed once": (True, Budget(boots=3, crashes=0, kills=1, cuts=0)),

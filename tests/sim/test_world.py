@@ -180,7 +180,7 @@ def test_a_renewal_that_comes_too_late_removes_the_address() -> None:
     stage.ask("a", AddAddress(1, "web", WEB, guard=False))
     stage.ask("a", RenewAddress(2, WEB, not_after_ms=0))
     assert stage.got("a", AddressFinished)[-1].outcome is AddressOutcome.FAILED
-    assert stage.world.hands("a").addresses == {}
+    assert stage.world.addresses("a").held == {}
 
 
 def test_a_probe_on_a_dead_interface_has_not_listened() -> None:
@@ -234,7 +234,7 @@ def test_a_stop_that_leaves_processes_says_so_and_the_truth_shows_it() -> None:
     stage.ask("a", RunAction(3, "web", "web", Action.STOP, 4_000))
     stage.run(1_000)
     assert stage.got("a", ActionFinished)[-1].leftovers == 2
-    assert stage.world.hands("a").is_active("web")
+    assert stage.world.is_active("web", "a")
 
 
 def test_pauses_differ_in_what_the_clock_shows() -> None:
@@ -256,8 +256,8 @@ def test_a_power_cut_takes_everything_but_the_disk() -> None:
     stage.ask("a", AddAddress(1, "web", WEB, guard=False), RunAction(2, "web", "web", Action.START, 4_000))
     stage.run(2_000)
     stage.world.strike(PowerOff("a"))
-    assert stage.world.hands("a").addresses == {}
-    assert not stage.world.hands("a").is_active("web")
+    assert stage.world.addresses("a").held == {}
+    assert not stage.world.is_active("web", "a")
     stage.world.strike(PowerOn("a"))
     stage.run(500)
     first, second = (life.events[0][1] for life in stage.lives["a"])
