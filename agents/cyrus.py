@@ -34,15 +34,14 @@ from hostd.api import (
     Resource,
     access,
     claims,
-    cyrus_conf,
-    cyrus_processes,
-    cyrus_site,
     hookimpl,
-    imap,
     listening,
     occupancy,
     servers,
 )
+from hostd.api.cyrus import conf, imap
+from hostd.api.cyrus.processes import Processes, children
+from hostd.api.cyrus.site import Site
 
 PROGRAMS: Final = ("cyrmaster", "cyrus-master", "/usr/libexec/cyrus-imapd/cyrus-master", "/usr/libexec/master")
 CURE: Final = "apt-get install cyrus-imapd, or set program"
@@ -114,7 +113,7 @@ def monitor(resource: Resource) -> Health:
     verdict = _asked(resource, doors)
     if verdict.complaint:
         raise AgentError(f"Cyrus {verdict.complaint}", cure=_login_cure(resource) if verdict.is_final else SLOW)
-    if missing := cyrus_conf.unheard(_services(resource), doors):
+    if missing := conf.unheard(_services(resource), doors):
         resource.log.warning("master listens nowhere for %s", ", ".join(missing))
         return Health.DEGRADED
     return Health.RUNNING
@@ -198,7 +197,7 @@ def _launch(resource: Resource) -> int | None:
         site.check_ports()
         (resource.run_dir / "output").unlink(missing_ok=True)
         argv = [_program(resource), "-D", "-C", str(_config(resource)), "-M", str(_services(resource))]  # -D: says why
-        if _config(resource) != cyrus_conf.IMAPD_CONF:
+        if _config(resource) != conf.IMAPD_CONF:
             argv += ["-p", str(_pid_file(resource))]  # not the usual one, whose lock keeps the usual server's unit out
         return resource.spawn(argv, keep=[lock])
     finally:
@@ -239,9 +238,9 @@ def _until_ready(resource: Resource, master: int, *, is_new: bool) -> None:
         nonlocal said, listening_since
         _check_life(resource, master, words=servers.last_words(resource, lines=10) if is_new else "")
         doors = listening.doors(master)
-        missing = cyrus_conf.unheard(_services(resource), doors) if is_new else []
+        missing = conf.unheard(_services(resource), doors) if is_new else []
         if not doors:
-            complaint = f"is in START: {_named(cyrus_processes.children(master)) or 'nothing runs'}"
+            complaint = f"is in START: {_named(children(master)) or 'nothing runs'}"
         elif missing:
             listening_since = listening_since or time.monotonic()
             complaint = f"listens nowhere for {', '.join(missing)}"
@@ -309,7 +308,7 @@ def _end(resource: Resource, reserve: float) -> None:
 
 def _asked(resource: Resource, doors: Sequence[tuple[str, int]]) -> imap.Verdict:
     """A conversation with the IMAP service, at a port that master holds."""
-    where = _door(resource) or cyrus_conf.imap_door(_services(resource), doors)
+    where = _door(resource) or conf.imap_door(_services(resource), doors)
     if not any(port == where.port and ip in (where.host, "0.0.0.0", "::") for ip, port in doors):
         listed = ", ".join(f"{ip} port {port}" for ip, port in doors) or "nowhere"
         return imap.Verdict(f"does not listen at {where}, but {listed}")
@@ -328,15 +327,15 @@ def _door(resource: Resource) -> imap.Door | None:
 
 
 def _login_cure(resource: Resource) -> str:
-    method = cyrus_conf.settings(_config(resource))["sasl_pwcheck_method"]
+    method = conf.settings(_config(resource))["sasl_pwcheck_method"]
     return f"check user and password, and what sasl_pwcheck_method ({method}) of imapd.conf needs"
 
 
 # -- what is installed and configured -------------------------------------------------
 
 
-def _site(resource: Resource) -> cyrus_site.Site:
-    return cyrus_site.Site(resource, _config(resource), _services(resource), Path(_program(resource)).resolve().parent)
+def _site(resource: Resource) -> Site:
+    return Site(resource, _config(resource), _services(resource), Path(_program(resource)).resolve().parent)
 
 
 def _program(resource: Resource) -> str:
@@ -344,11 +343,11 @@ def _program(resource: Resource) -> str:
     return servers.program((wanted,) if wanted else PROGRAMS, CURE)
 
 
-def _processes(resource: Resource) -> cyrus_processes.Processes:
+def _processes(resource: Resource) -> Processes:
     try:
-        return cyrus_processes.Processes(_config(resource), Path(_program(resource)).resolve())
+        return Processes(_config(resource), Path(_program(resource)).resolve())
     except AgentError:  # it is not installed here; a copy that runs is known by the usual names
-        return cyrus_processes.Processes(_config(resource), None)
+        return Processes(_config(resource), None)
 
 
 def _pid_file(resource: Resource) -> Path:
@@ -356,11 +355,11 @@ def _pid_file(resource: Resource) -> Path:
 
 
 def _config(resource: Resource) -> Path:
-    return Path(resource.params["config"] or cyrus_conf.IMAPD_CONF)
+    return Path(resource.params["config"] or conf.IMAPD_CONF)
 
 
 def _services(resource: Resource) -> Path:
-    return Path(resource.params["services"] or cyrus_conf.CYRUS_CONF)
+    return Path(resource.params["services"] or conf.CYRUS_CONF)
 
 
 def _named(pids: Sequence[int]) -> str:

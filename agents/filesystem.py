@@ -11,6 +11,7 @@ of Linux).  A journal that is to be replayed is what every takeover finds, and
 not dirty.  Other filesystems are asked by mounting them.
 """
 
+import os
 import re
 import stat
 import struct
@@ -26,16 +27,17 @@ from hostd.api import (
     Parameters,
     Resource,
     hookimpl,
-    mounting,
-    mounts,
     probes,
     servers,
 )
-from hostd.api.mounting import Leave, Wanted
+from hostd.api.storage import loops, mounting, mounts, places, unmounting
+from hostd.api.storage.places import Wanted
+from hostd.api.storage.unmounting import Leave
 
 KERNEL = mounts.Kernel()
 OTHERS = {"nfs": "nfs", "nfs4": "nfs", "gfs2": "gfs"}
 """Types that have an agent of their own."""
+EXPORT = re.compile(r"[^/]*:/")  # host:/path, of NFS
 FSCK_DONE = 3  # fsck(8): 1 errors corrected, 2 the system should be rebooted; 4 and more is failure
 
 
@@ -47,6 +49,9 @@ class Before(msgspec.Struct, frozen=True):
     block: str
     errors: int
     """ext4's count of errors when it was mounted; it is kept on the disk."""
+
+
+BEFORE = msgspec.json.Decoder(Before)
 
 
 @hookimpl
@@ -67,12 +72,13 @@ def parameters() -> Parameters:
         Field("kill", str, default="never", choices=("never", "term", "kill"), help="what a stop does to its holders"),
         Field("lazy", bool, default=False, help="unmount even if it is held; the stop fails while the disk is in use"),
         Field(
-            "patience", mounting.seconds, default=10.0, help="seconds that a monitor lets the filesystem take to answer"
+            "patience", places.seconds, default=10.0, help="seconds that a monitor lets the filesystem take to answer"
         ),
         summary="a filesystem on a disk, or a bind mount",
         timeouts={"start": "60s", "stop": "60s", "monitor": "40s"},
         monitor_interval="20s",
         monitor_depth=10,  # a filesystem that does not answer is not there
+        mounts="directory",
         exclusive_storage=True,
     )
 
@@ -81,20 +87,13 @@ def parameters() -> Parameters:
 def start(resource: Resource) -> None:
     wanted = _wanted(resource)
     probes.refuse_if_hanging(resource, "mount")
-    if mounting.find(wanted, mounts.table(KERNEL)).mount is not None:
+    if places.find(wanted, mounts.table(KERNEL)).mount is not None:
         mounting.verified(resource, wanted, KERNEL)
         return
     _record(resource).unlink(missing_ok=True)  # of a mount that is gone: the source may be another by now
     wanted = _wanted(resource)
-    over = resource.params["over"]
     _check_source(resource, wanted)
-    mounting.check_directory(resource, wanted.directory, over=over)
-    strangers = mounting.find(wanted, mounts.table(KERNEL)).strangers
-    if strangers and not over:
-        raise AgentError(
-            f"{strangers[-1].source} ({strangers[-1].fstype}) is mounted at {wanted.directory}",
-            cure=f"umount {wanted.directory}, or set over = true",
-        )
+    places.check_place(resource, wanted, mounts.table(KERNEL), over=resource.params["over"])
     if wanted.block:
         _check(resource, wanted)
     mount = mounting.mount(resource, wanted, KERNEL)
@@ -106,17 +105,17 @@ def start(resource: Resource) -> None:
 def stop(resource: Resource) -> None:
     wanted = _wanted(resource)
     before = _before(resource)
-    if before is None and mounting.find(wanted, mounts.table(KERNEL)).mount is None:
+    if before is None and places.find(wanted, mounts.table(KERNEL)).mount is None:
         wanted = wanted._replace(block="")  # not mounted by us: who else uses the disk is not our business
     leave = Leave(kill=resource.params["kill"], lazy=resource.params["lazy"])
-    mounting.unmount(resource, wanted, leave, KERNEL)
+    unmounting.unmount(resource, wanted, leave, KERNEL)
     _record(resource).unlink(missing_ok=True)
 
 
 @hookimpl
 def monitor(resource: Resource) -> Health:
     wanted = _wanted(resource)
-    found = mounting.find(wanted, mounts.table(KERNEL))
+    found = places.find(wanted, mounts.table(KERNEL))
     if found.mount is None:
         probes.refuse_if_hanging(resource, "mount")
         return Health.STOPPED
@@ -141,8 +140,8 @@ def monitor(resource: Resource) -> Health:
 def validate(resource: Resource) -> None:
     wanted = _wanted(resource)
     _check_source(resource, wanted)
-    mounting.check_directory(resource, wanted.directory, over=True)
-    mounting.check_fstab(wanted.directory)
+    places.check_directory(resource, wanted.directory, over=True)
+    places.check_fstab(wanted.directory)
     if wanted.fstype not in ("", "none", "auto") and not _is_known(resource, wanted.fstype):
         servers.program((f"mount.{wanted.fstype}",), cure=f'is fstype = "{wanted.fstype}" right? see /proc/filesystems')
     if resource.params["fsck"] != "never":
@@ -151,10 +150,18 @@ def validate(resource: Resource) -> None:
 
 @hookimpl
 def sandbox(directory: Path) -> dict[str, str]:
-    """A bind mount of one directory at another."""
-    (directory / "data").mkdir(parents=True)
-    (directory / "mounted").mkdir()
-    return {"device": str(directory / "data"), "directory": str(directory / "mounted"), "fstype": "bind"}
+    """An ext4 on a loop device; where there are none, a bind mount of one directory at another."""
+    if os.geteuid() != 0:
+        raise AgentError("only root may mount", cure="run the test as root")
+    data, mounted = directory / "data", directory / "mounted"
+    data.mkdir(parents=True)
+    mounted.mkdir()
+    try:
+        device = loops.disk(data / "disk.img")
+    except AgentError as error:
+        print(f"no loop device, so a bind mount is tried: {error}")
+        return {"device": str(data), "directory": str(mounted), "fstype": "bind"}
+    return {"device": device, "directory": str(mounted), "fstype": "ext4"}
 
 
 # -- what is wanted ----------------------------------------------------------------------
@@ -163,16 +170,16 @@ def sandbox(directory: Path) -> dict[str, str]:
 def _wanted(resource: Resource) -> Wanted:
     """What conf.d wants, as far as it can be known without asking a disk."""
     given, fstype = resource.params["device"], resource.params["fstype"]
-    directory = mounting.directory_of(resource.params["directory"])
-    options = mounting.options_of(resource.params["options"])
-    if fstype in OTHERS or re.match(r"[^/]*:/", given):
+    directory = places.directory_of(resource.params["directory"])
+    options = places.options_of(resource.params["options"])
+    if fstype in OTHERS or EXPORT.match(given):
         raise AgentError(f"{given} is not for the agent filesystem", cure=f'set agent = "{OTHERS.get(fstype, "nfs")}"')
     if fstype == "bind" or "bind" in options or "rbind" in options:
         return _bind(resource, given, directory, options)
     if _is_without_device(fstype):
         return Wanted(given, directory, fstype, options, sources=(given,), fstypes=(fstype,))
     before = _before(resource)
-    device = mounting.device_of(resource, given)
+    device = places.device_of(resource, given)
     number = ""
     try:
         number = mounts.number_of(device) if device else ""
@@ -184,7 +191,7 @@ def _wanted(resource: Resource) -> Wanted:
 
 
 def _bind(resource: Resource, given: str, directory: str, options: tuple[str, ...]) -> Wanted:
-    source = mounting.directory_of(given, "device")
+    source = places.directory_of(given, "device")
     if mounts.is_within(directory, source):
         raise AgentError(f"{directory} lies in {source}, which it shall show", cure="use a directory elsewhere")
     options = options if {"bind", "rbind"} & set(options) else ("bind", *options)
@@ -208,7 +215,7 @@ def _check_source(resource: Resource, wanted: Wanted) -> None:
         return _check_bind(resource, wanted)
     if _is_without_device(wanted.fstype):
         return None
-    path = mounting.device_of(resource, given)
+    path = places.device_of(resource, given)
     cure = "is the disk connected? see lsblk and blkid"
     try:
         if path and mounts.number_of(path):
@@ -227,7 +234,7 @@ def _check_bind(resource: Resource, wanted: Wanted) -> None:
         real = Path(wanted.source).resolve(strict=True)
         return str(real) if str(real) != wanted.source else "" if real.is_dir() else "no directory"
 
-    said = mounting.asked(resource, "source", wanted.source, look)
+    said = places.asked(resource, "source", wanted.source, look)
     if said == "no directory":
         raise AgentError(f"{wanted.source} is no directory", cure="set device to one")
     if said:
@@ -336,6 +343,6 @@ def _record(resource: Resource) -> Path:
 
 def _before(resource: Resource) -> Before | None:
     try:
-        return msgspec.json.decode(_record(resource).read_bytes(), type=Before)
+        return BEFORE.decode(_record(resource).read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None

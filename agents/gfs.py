@@ -19,8 +19,10 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, mounting, mounts, probes, servers
-from hostd.api.mounting import Leave, Wanted
+from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, probes, servers
+from hostd.api.storage import mounting, mounts, places, unmounting
+from hostd.api.storage.places import Wanted
+from hostd.api.storage.unmounting import Leave
 
 KERNEL = mounts.Kernel()
 MAGIC = 0x01161970
@@ -38,12 +40,15 @@ def parameters() -> Parameters:
         Field("kill", str, default="never", choices=("never", "term", "kill"), help="what a stop does to its holders"),
         Field("lazy", bool, default=False, help="a stop takes it out of the tree even if it is held or hangs"),
         Field(
-            "patience", mounting.seconds, default=10.0, help="seconds that a monitor lets the filesystem take to answer"
+            "patience", places.seconds, default=10.0, help="seconds that a monitor lets the filesystem take to answer"
         ),
         summary="a GFS2 mount",
         timeouts={"start": "60s", "stop": "60s", "monitor": "40s"},
         monitor_interval="20s",
         monitor_depth=10,  # one that waits for a lock of a dead node does not answer
+        # no sandbox: its locks are those of the machine's Corosync
+        trial="a GFS2 that this node has not mounted, made for the cluster that Corosync runs here",
+        mounts="directory",
     )
 
 
@@ -56,7 +61,7 @@ class Superblock(NamedTuple):
 def start(resource: Resource) -> None:
     wanted = _wanted(resource)
     probes.refuse_if_hanging(resource, "mount")
-    found = mounting.find(wanted, mounts.table(KERNEL))
+    found = places.find(wanted, mounts.table(KERNEL))
     try:
         if found.mount is not None:
             mounting.verified(resource, wanted, KERNEL)
@@ -65,12 +70,7 @@ def start(resource: Resource) -> None:
         _check_kernel(resource, load=True)
         _check_cluster(resource)
         _check_table(resource, _superblock(resource))
-        mounting.check_directory(resource, wanted.directory, over=resource.params["over"])
-        if found.strangers and not resource.params["over"]:
-            raise AgentError(
-                f"{found.strangers[-1].source} ({found.strangers[-1].fstype}) is mounted at {wanted.directory}",
-                cure=f"umount {wanted.directory}, or set over = true",
-            )
+        places.check_place(resource, wanted, mounts.table(KERNEL), over=resource.params["over"])
         mounting.mount(resource, wanted, KERNEL)
     except probes.Hang as hang:
         raise _with_dlm(resource, hang) from hang
@@ -81,7 +81,7 @@ def stop(resource: Resource) -> None:
     leave = Leave(resource.params["kill"], lazy=resource.params["lazy"])
     wanted = _wanted(resource)._replace(block="")  # others hold the disk too, and may
     try:
-        mounting.unmount(resource, wanted, leave, KERNEL)
+        unmounting.unmount(resource, wanted, leave, KERNEL)
     except probes.Hang as hang:
         raise _with_dlm(resource, hang) from hang
     _table_file(resource).unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def stop(resource: Resource) -> None:
 @hookimpl
 def monitor(resource: Resource) -> Health:
     wanted = _wanted(resource)
-    found = mounting.find(wanted, mounts.table(KERNEL))
+    found = places.find(wanted, mounts.table(KERNEL))
     if found.mount is None:
         probes.refuse_if_hanging(resource, "mount")
         return Health.STOPPED
@@ -111,10 +111,10 @@ def monitor(resource: Resource) -> Health:
 @hookimpl
 def validate(resource: Resource) -> None:
     wanted = _wanted(resource)
-    mounting.check_fstab(wanted.directory)
+    places.check_fstab(wanted.directory)
     _check_kernel(resource, load=False)
     servers.program(("dlm_tool",), cure="apt-get install dlm-controld")
-    mounting.check_directory(resource, wanted.directory, over=True)
+    places.check_directory(resource, wanted.directory, over=True)
     superblock = _superblock(resource)
     if superblock.protocol != LOCK_PROTOCOL:
         _check_table(resource, superblock)
@@ -124,8 +124,8 @@ def validate(resource: Resource) -> None:
 
 
 def _wanted(resource: Resource) -> Wanted:
-    given, directory = resource.params["device"], mounting.directory_of(resource.params["directory"])
-    options = mounting.options_of(resource.params["options"])
+    given, directory = resource.params["device"], places.directory_of(resource.params["directory"])
+    options = places.options_of(resource.params["options"])
     for option in options:
         if option.startswith(("lockproto=", "locktable=")):
             raise AgentError(
@@ -134,7 +134,7 @@ def _wanted(resource: Resource) -> Wanted:
             )
     if "spectator" in options and "ro" not in options:
         options = (*options, "ro")  # a spectator has no journal and cannot write
-    device = mounting.device_of(resource, given)
+    device = places.device_of(resource, given)
     number = ""
     with contextlib.suppress(OSError):  # gone; found by its name in mountinfo, if it is mounted
         number = mounts.number_of(device) if device else ""
@@ -146,7 +146,7 @@ def _wanted(resource: Resource) -> Wanted:
 def _superblock(resource: Resource) -> Superblock:
     """What the filesystem says of its locks.  AgentError if it is no GFS2, or cannot be read."""
     given = resource.params["device"]
-    device = mounting.device_of(resource, given)
+    device = places.device_of(resource, given)
     if not device:
         raise AgentError(f"there is no device with {given}", cure="is the disk connected? see lsblk and blkid")
 
@@ -202,7 +202,7 @@ def _check_cluster(resource: Resource) -> None:
 
     def has_address() -> bool:
         # dlm_controld answers before that, and a mount then fails with ENOTCONN
-        return any(_text(local) == "1" for local in comms.glob("*/local"))
+        return any(mounts.text(local) == "1" for local in comms.glob("*/local"))
 
     until = resource.remaining - min(10.0, resource.remaining / 3)
     resource.wait(lambda: has_address() or resource.remaining <= until, "the wait did not end", pause=0.1)
@@ -248,7 +248,7 @@ def _check_table(resource: Resource, superblock: Superblock) -> None:
 
 def _cluster_name(resource: Resource) -> str:
     """As dlm_controld took it from Corosync, which is what the kernel compares; else from Corosync itself."""
-    name = _text(KERNEL.sys / "kernel/config/dlm/cluster/cluster_name")
+    name = mounts.text(KERNEL.sys / "kernel/config/dlm/cluster/cluster_name")
     if name:
         return name
     tool = servers.program(("corosync-cmapctl",), cure="apt-get install corosync")
@@ -262,12 +262,12 @@ def _cluster_name(resource: Resource) -> str:
 
 def _complain_of_withdraw(resource: Resource) -> None:
     """AgentError if GFS2 has taken itself out of service."""
-    table = _text(_table_file(resource))
+    table = mounts.text(_table_file(resource))
     places = sorted((KERNEL.sys / "fs/gfs2").glob("*/withdraw"))
     for place in places:
         # without a record of ours (hostd was installed anew) any withdraw counts, if it is the only GFS2
         is_ours = place.parent.name == table.replace("/", "_") if table else len(places) == 1
-        if is_ours and _text(place) not in ("", "0"):
+        if is_ours and mounts.text(place) not in ("", "0"):
             said = _kernel_says(resource, place.parent.name)
             raise AgentError(
                 f"GFS2 has withdrawn from {place.parent.name} after an error{said}",
@@ -308,11 +308,4 @@ def _table_file(resource: Resource) -> Path:
 
 
 def _commands() -> set[str]:
-    return {_text(entry / "comm") for entry in KERNEL.proc.iterdir() if entry.name.isdigit()}
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return {mounts.text(entry / "comm") for entry in KERNEL.proc.iterdir() if entry.name.isdigit()}

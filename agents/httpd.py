@@ -11,23 +11,24 @@ start leaves that to it; ``validate`` asks for the check alone.
 """
 
 import functools
-import http.client
 import re
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, connections, hookimpl, servers
+from hostd.api import AgentError, Field, Health, Parameters, Resource, connections, hookimpl, http_get, servers
 
 PROGRAMS = ("apache2", "httpd")
 CONFIGS = ("/etc/apache2/apache2.conf", "/etc/httpd/conf/httpd.conf")
 CURE = "apt-get install apache2, or set program"
 BODY_MAX = 100_000  # bytes of an answer that are searched for the pattern
+SPECIAL = frozenset(r"\.^$*+?{}[]|()")  # what means more than itself in a regular expression
 
 
 @hookimpl
@@ -103,6 +104,7 @@ def monitor(resource: Resource) -> Health:
         complaint = _complaint(resource, parent)
         if complaint:
             raise AgentError(f"httpd {complaint}")
+    resource.main_pid = parent
     return Health.RUNNING
 
 
@@ -285,28 +287,34 @@ def _door(url: str) -> tuple[str, int]:
 
 
 def _unanswered(resource: Resource, url: str) -> str:
-    parts, (_, port) = urlsplit(url), _door(url)
-    connection = (
-        http.client.HTTPSConnection(
-            parts.hostname or "", port, timeout=_patience(resource), context=ssl._create_unverified_context()
-        )
-        if parts.scheme == "https"
-        else http.client.HTTPConnection(parts.hostname or "", port, timeout=_patience(resource))
-    )
+    parts, until = urlsplit(url), time.monotonic() + _patience(resource)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-        answer = connection.getresponse()
-        body = answer.read(BODY_MAX).decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
+        with _connected(url, until - time.monotonic()) as connection:
+            host = parts.netloc.rpartition("@")[2]
+            answer = http_get.get(connection, host, target, until=until, body_max=BODY_MAX)
+    except (OSError, ValueError) as error:
         return f"does not answer {url}: {error or type(error).__name__}"
-    finally:
-        connection.close()
     expected = resource.params["status"]
     if answer.status != expected if expected else not 200 <= answer.status < 400:
         return f"answers {url} with status {answer.status}"
-    if not re.search(resource.params["pattern"], body):
+    if not _contains(answer.body.decode(errors="replace"), resource.params["pattern"]):
         return f"answers {url} without {resource.params['pattern']!r}"
     return ""
+
+
+def _connected(url: str, patience: float) -> socket.socket:
+    connection = connections.connected(*_door(url), patience)
+    if urlsplit(url).scheme != "https":
+        return connection
+    # the kernel has said who listens there, which is more than a certificate could
+    return ssl._create_unverified_context().wrap_socket(connection, server_hostname=_door(url)[0])
+
+
+def _contains(body: str, pattern: str) -> bool:
+    if SPECIAL.isdisjoint(pattern):  # most are plain words, and each monitor would compile them anew
+        return pattern in body
+    return re.search(pattern, body) is not None
 
 
 def _patience(resource: Resource) -> float:

@@ -12,26 +12,22 @@ The question is a search written by hand (RFC 4511, a few bytes of BER):
 """
 
 import contextlib
-import encodings.idna  # noqa: F401 - getaddrinfo would import it in each child anew, for 6 ms
+import functools
 import os
 import pwd
-import re
 import shutil
 import signal
-import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import psutil
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, connections, hookimpl, ldap_search, servers
+from hostd.api import AgentError, Field, Health, Parameters, Resource, connections, hookimpl, servers
+from hostd.api.ldap import configuration, processes, search, urls, words
 
-CONFIGS: Final = ("/etc/ldap/slapd.d", "/etc/ldap/slapd.conf", "/etc/openldap/slapd.d", "/etc/openldap/slapd.conf")
 USERS: Final = ("openldap", "ldap")  # Debian's, Red Hat's
 WRITERS: Final = ("slapd", "slapadd", "slapindex", "slapmodify")  # the other tools only read
 CURE: Final = "apt-get install slapd, or set program"
@@ -75,10 +71,10 @@ def start(resource: Resource) -> None:
 def stop(resource: Resource) -> None:
     """SIGTERM lets operations under way end and mdb close; SIGKILL, late, costs it nothing that was committed."""
     while found := _servers(resource):
-        found += [child for pid in found for child in _children(pid)]
+        found += [child for pid in found for child in processes.children(pid)]
         for pid in found:
             resource.signal(pid, signal.SIGTERM)
-        left = _still_living(found)
+        left = processes.still_living(found)
         if not servers.gone_within(resource, left, resource.remaining - min(KILL_RESERVE, resource.remaining / 2)):
             resource.log.warning("slapd (%s) does not end; killing it", ", ".join(map(str, left())))
             servers.kill(resource, left, "slapd")
@@ -97,6 +93,7 @@ def monitor(resource: Resource) -> Health:
             complaint = _complaint(resource, url, found[0])
             if complaint:
                 raise AgentError(f"slapd {complaint}")
+    resource.main_pid = found[0]
     return Health.RUNNING
 
 
@@ -104,17 +101,17 @@ def monitor(resource: Resource) -> Health:
 def validate(resource: Resource) -> None:
     program, config = _program(resource), _config(resource)
     for url in {*resource.params["urls"], *resource.params["ask"]}:
-        if urlsplit(url).scheme not in ("ldap", "ldaps", "ldapi") or len(url.split()) != 1:
+        if not urls.is_one(url):
             raise AgentError(f"urls: {url!r} is no ldap, ldaps or ldapi URL", cure='such as "ldap://172.23.2.14/"')
     stray = [url for url in resource.params["ask"] if url not in resource.params["urls"]]
     if stray:
         raise AgentError(f"ask: {stray[0]} is not one of urls", cure="name it in urls as well")
     user = _user(resource)
-    tested = resource.run([program, "-Ttest", "-u", *_chosen(config)])
+    tested = resource.run([program, "-Ttest", "-u", *configuration.chosen(config)])
     if tested.returncode != 0:
-        words = _plain(tested.stderr)
-        raise AgentError(f"{config}: {words}", cure=_cure(words, config, user))
-    for folder in _databases(config):
+        said = words.plain(tested.stderr)
+        raise AgentError(f"{config}: {said}", cure=words.cure(said, config, user))
+    for folder in configuration.databases(config):
         for path in (Path(folder), Path(folder, "data.mdb")):
             if user and path.exists() and path.owner() != user:
                 raise AgentError(f"{path} belongs to {path.owner()}, not to {user}", cure=f"chown -R {user}: {folder}")
@@ -154,10 +151,10 @@ def sandbox(directory: Path) -> dict[str, object]:
     argv = [program, "-Tadd", "-q", "-f", str(config), "-l", str(entry)]
     filled = subprocess.run(argv, user=user or None, capture_output=True, text=True, timeout=60, check=False)
     if filled.returncode != 0:
-        raise AgentError(f"slapadd failed: {_plain(filled.stderr)}", cure=f"let {user} enter {directory}")
+        raise AgentError(f"slapadd failed: {words.plain(filled.stderr)}", cure=f"let {user} enter {directory}")
     socket_url = f"ldapi://{str(run / 'ldapi').replace('/', '%2F')}"
-    urls = [f"ldap://127.0.0.1:{servers.free_port()}/", socket_url]
-    return {"config": str(config), "urls": urls, "base": "o=sandbox"}
+    listens_at = [f"ldap://127.0.0.1:{servers.free_port()}/", socket_url]
+    return {"config": str(config), "urls": listens_at, "base": "o=sandbox"}
 
 
 # -- starting it --------------------------------------------------------------------
@@ -167,15 +164,16 @@ def _launch(resource: Resource, program: str, config: str) -> int:
     (resource.run_dir / "output").unlink(missing_ok=True)
     user, group = _user(resource), resource.params["group"]
     _make_run_folders(resource.params["urls"], config, user)
-    argv = [program, "-d", "none", "-h", " ".join(resource.params["urls"]), *_chosen(config)]  # none: in the foreground
+    argv = [program, "-d", "none"]  # none: in the foreground
+    argv += ["-h", " ".join(resource.params["urls"]), *configuration.chosen(config)]
     argv += [*(["-u", user] if user else []), *(["-g", group] if group else [])]
     return resource.spawn(argv)
 
 
-def _make_run_folders(urls: list[str], config: str, user: str) -> None:
+def _make_run_folders(listens_at: list[str], config: str, user: str) -> None:
     """``/run/slapd`` is gone after a boot, and only the distribution's start script would make it."""
-    wanted = [unquote(urlsplit(url).netloc) or "/run/slapd/ldapi" for url in urls if url.startswith("ldapi:")]
-    wanted += _settings(config, "pidfile|argsfile", "olcPidFile|olcArgsFile")
+    wanted = [path for url in listens_at if (path := urls.socket_of(url))]
+    wanted += configuration.run_files(config)
     for folder in {Path(path).parent for path in wanted}:
         is_volatile = str(folder).removeprefix("/var").startswith("/run/")
         if is_volatile and not folder.exists():
@@ -185,7 +183,7 @@ def _make_run_folders(urls: list[str], config: str, user: str) -> None:
 
 def _refuse_second_writer(config: str) -> None:
     """AgentError if another slapd, or a slapadd, has one of our databases open: mdb would let both write."""
-    ours = {os.path.realpath(Path(folder, "data.mdb")) for folder in _databases(config)}
+    ours = {os.path.realpath(Path(folder, "data.mdb")) for folder in configuration.databases(config)}
     for writer in servers.find(WRITERS, lambda _: True):
         try:
             held = ours & {file.path for file in psutil.Process(writer.pid).open_files()}
@@ -209,8 +207,8 @@ def _until_ready(resource: Resource, pid: int, config: str) -> None:
             asked.pop(0)
         patience *= 2  # who answers slowly is waited for; a mute stranger must not hide that slapd has ended
         if complaint and not servers.is_alive(pid):
-            words = _last_words(resource) or _how_it_ended(pid)
-            raise AgentError(f"slapd ended: {words}", cure=_cure(words, config, _user(resource)))
+            last = _last_words(resource) or _how_it_ended(pid)
+            raise AgentError(f"slapd ended: {last}", cure=words.cure(last, config, _user(resource)))
         if complaint not in ("", said):
             resource.log.info("slapd %s", complaint)  # so that the evidence of a hang shows it
             said = complaint
@@ -228,39 +226,11 @@ def _how_it_ended(pid: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else "it said nothing"
 
 
-# -- its words ----------------------------------------------------------------------
-
-NOISE: Final = re.compile(r"@\(#\)|Maintainers|slapd st(opped|arting)|connections_destroy")
-CURES: Final = (
-    (r"Address already in use", "ss -lntp shows who listens there; end it, or change urls"),
-    (r"Cannot assign requested address", "an address of urls is not on this node: list it before this agent"),
-    (r"bind\(\d+\) failed errno=2 ", "create the folder of the ldapi socket"),
-    (r"getaddrinfo", "name addresses in urls, not names"),
-    (r"URL .* parse error", 'urls are such as "ldap://172.23.2.14/"'),
-    (r"No (passwd|group) entry", "set user and group"),
-    (r"Permission denied", "chown -R {user}: {folders}"),
-    (r"invalid path: No such file", "mount or create the folder of the database for {user}: {folders}"),
-    (r"MDB_|bi_db_open failed|mdb_", "the database in {folders} is damaged: move it away, load a backup by slapadd"),
-    (r"line \d+|config", "slaptest -u {chosen}"),
-)
-
-
-def _cure(words: str, config: str, user: str) -> str:
-    cure = next((cure for pattern, cure in CURES if re.search(pattern, words)), "see its log")
-    return cure.format(user=user or "its user", folders=" ".join(_databases(config)), chosen=" ".join(_chosen(config)))
-
-
 def _last_words(resource: Resource) -> str:
     try:
-        return _plain((resource.run_dir / "output").read_text(errors="replace"))
+        return words.plain((resource.run_dir / "output").read_text(errors="replace"))
     except OSError:
         return ""
-
-
-def _plain(output: str, lines: int = 4) -> str:
-    """The last lines that say something, without slapd's stamps of time and thread."""
-    said = [re.sub(r"^[0-9a-f.]+ 0x[0-9a-f]+ ", "", line).strip() for line in output.splitlines()]
-    return "; ".join([line for line in said if line and not NOISE.search(line)][-lines:])
 
 
 # -- which processes are ours -------------------------------------------------------
@@ -286,42 +256,7 @@ def _names(resource: Resource) -> tuple[str, ...]:
 
 
 def _mine(resource: Resource) -> Callable[[servers.ServerProcess], bool]:
-    config = os.path.realpath(_configured(resource))
-
-    def serves(process: servers.ServerProcess) -> bool:
-        if any(word.startswith("-T") for word in process.argv):
-            return False  # slapd -Tcat and its like are tools
-        given = _option(process.argv, "-F") or _option(process.argv, "-f")
-        return os.path.realpath(given or _first_existing()) == config
-
-    return serves
-
-
-def _option(argv: tuple[str, ...], name: str) -> str:
-    """What follows ``name``, as the next word or in the same."""
-    for here, word in enumerate(argv):
-        if word.startswith(name):
-            return word.removeprefix(name) or next(iter(argv[here + 1 :]), "")
-    return ""
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _still_living(pids: list[int]) -> Callable[[], list[int]]:
-    return lambda: [pid for pid in pids if _has_a_living_thread(pid)]
-
-
-def _has_a_living_thread(pid: int) -> bool:
-    """A process whose first thread has ended is a zombie to most tools, and may still write."""
-    try:
-        return any(servers.is_alive(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return False
+    return functools.partial(processes.serves, config=_configured(resource))
 
 
 # -- does it serve? -----------------------------------------------------------------
@@ -336,9 +271,9 @@ def _complaint(resource: Resource, url: str, pid: int, patience: float = 3600.0)
     params = resource.params
     until = time.monotonic() + max(0.05, min(patience, params["search_timeout"], resource.remaining - 0.1))
     try:
-        with _connected(url, until - time.monotonic()) as connection:
+        with urls.connected(url, until - time.monotonic()) as connection:
             who, password = params["bind_dn"], params["password"] or ""
-            found = ldap_search.look_for(connection, params["base"], who, password, until=until)
+            found = search.look_for(connection, params["base"], who, password, until=until)
             is_ours = connections.answers(connection, pid)
     except (OSError, EOFError) as error:
         return f"does not answer {url}: {getattr(error, 'strerror', '') or error or type(error).__name__}"
@@ -357,26 +292,6 @@ def _complaint(resource: Resource, url: str, pid: int, patience: float = 3600.0)
     return ""
 
 
-def _connected(url: str, patience: float) -> socket.socket:
-    parts = urlsplit(url)
-    if parts.scheme == "ldapi":
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(patience)
-        try:
-            connection.connect(unquote(parts.netloc) or "/run/slapd/ldapi")
-        except OSError:
-            connection.close()
-            raise
-        return connection
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname or "", parts.hostname)
-    default = 636 if parts.scheme == "ldaps" else 389
-    connection = socket.create_connection((host, parts.port or default), patience)
-    if parts.scheme != "ldaps":
-        return connection
-    # the kernel proves who answers, which is more than a certificate could
-    return ssl._create_unverified_context().wrap_socket(connection)
-
-
 # -- what is installed and configured ---------------------------------------------------
 
 
@@ -384,12 +299,8 @@ def _program(resource: Resource) -> str:
     return servers.program((resource.params["program"] or "slapd",), CURE)
 
 
-def _first_existing() -> str:
-    return next((config for config in CONFIGS if Path(config).exists()), CONFIGS[0])
-
-
 def _configured(resource: Resource) -> str:
-    return str(resource.params["config"] or _first_existing())
+    return str(resource.params["config"] or configuration.usual())
 
 
 def _config(resource: Resource) -> str:
@@ -397,30 +308,6 @@ def _config(resource: Resource) -> str:
     if not Path(config).exists():
         raise AgentError(f"{config} does not exist", cure="set config to slapd.conf or the folder of cn=config")
     return config
-
-
-def _chosen(config: str) -> tuple[str, str]:
-    return ("-F" if Path(config).is_dir() else "-f"), config
-
-
-def _databases(config: str) -> list[str]:
-    """The folders of its databases."""
-    return _settings(config, "directory", "olcDbDirectory")
-
-
-def _settings(config: str, directives: str, attributes: str) -> list[str]:
-    """The values of these directives of slapd.conf and what it includes, or of these attributes of cn=config."""
-    if Path(config).is_dir():
-        text = "\n".join(path.read_text(errors="replace") for path in sorted(Path(config).rglob("*.ldif")))
-        return re.findall(rf"^(?:{attributes}): (\S+)$", text.replace("\n ", ""), re.MULTILINE)
-    try:
-        text = Path(config).read_text(errors="replace")
-    except OSError:
-        return []  # slapd will say it
-    found = re.findall(rf"^(?:{directives})\s+\"?([^\"\s]+)", text, re.MULTILINE | re.IGNORECASE)
-    for included in re.findall(r"^include\s+\"?([^\"\s]+)", text, re.MULTILINE | re.IGNORECASE):
-        found += _settings(included, directives, attributes) if included != config else []
-    return found
 
 
 def _user(resource: Resource) -> str:

@@ -13,9 +13,10 @@ import re
 import time
 from pathlib import Path
 
-from hostd.api import AgentError, ConfigError, Field, Health, Parameters, Resource, daemons, hookimpl, scripts
-from hostd.api.initscripts import SKIP_REDIRECT, Verdict, by_code, by_words, failure, started_at_boot
-from hostd.api.scripts import Said
+from hostd.api import AgentError, ConfigError, Field, Health, Parameters, Resource, hookimpl
+from hostd.api.foreign import daemons, scripts
+from hostd.api.foreign.initscripts import SKIP_REDIRECT, Verdict, by_code, by_words, failure, started_at_boot
+from hostd.api.foreign.scripts import Said
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 SETTLE_S = 10.0  # seconds that status may take to agree with a start or stop that said yes

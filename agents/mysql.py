@@ -34,12 +34,9 @@ from hostd.api import (
     access,
     claims,
     hookimpl,
-    mysql_datadir,
-    mysql_install,
-    mysql_session,
-    mysql_words,
     servers,
 )
+from hostd.api.mysql import datadirs, install, sessions, words
 from hostd.api.servers import ServerProcess
 from hostd.api.startlog import StartLog
 
@@ -50,8 +47,6 @@ SHELLS: Final = ("sh", "dash", "bash", "busybox")
 CURE: Final = "apt-get install mariadb-server, then systemctl disable --now mariadb: hostd starts it"
 
 SOCKET: Final = Path("/run/mysqld/mysqld.sock")
-REMEMBERED: Final = servers.NOTE
-"""In the run directory: which process our server was at the last look.  Where to look first, no more."""
 OWN: Final = ("datadir", "socket", "pid-file", "user", "defaults-file", "defaults-extra-file", "no-defaults")
 """Options that are the agent's business: by some of them a server is known as ours."""
 
@@ -97,12 +92,12 @@ def start(resource: Resource) -> None:
         _until_ready(resource, program, ours)
         return
     datadir, user = resource.params["datadir"], resource.params["user"]
-    is_to_be_made = mysql_datadir.check(datadir, user, may_be_empty=resource.params["initialize"])
-    mysql_datadir.refuse_second(resource, datadir)
+    is_to_be_made = datadirs.check(datadir, user, may_be_empty=resource.params["initialize"])
+    datadirs.refuse_second(resource, datadir)
     _check_socket(resource)
     if is_to_be_made:
         resource.log.info("making a new database in %s", datadir)
-        mysql_install.make(resource.run, program, datadir, user, resource.params["config"], resource.params["options"])
+        install.make(resource.run, program, datadir, user, resource.params["config"], resource.params["options"])
     (resource.run_dir / "output").unlink(missing_ok=True)
     pid = resource.spawn([program, *_arguments(resource)])
     try:
@@ -129,7 +124,7 @@ def stop(resource: Resource) -> None:
     servers.kill(resource, lambda: _everybody(resource), "the server's processes")
     # the last threads of a process that is dead to the eye may still have its files
     resource.wait(
-        lambda: mysql_datadir.holder(resource.params["datadir"]) not in pids,
+        lambda: datadirs.holder(resource.params["datadir"]) not in pids,
         "the locks of the datadir were not released",
     )
 
@@ -142,6 +137,7 @@ def monitor(resource: Resource) -> Health:
         _refuse_strangers(resource, strangers)
     if ours is None:
         return Health.STOPPED
+    resource.main_pid = ours
     if resource.depth < 10:
         if not claims.listens(ours, _socket(resource)):
             raise AgentError(f"server {ours} does not listen at {_socket(resource)}")
@@ -149,8 +145,8 @@ def monitor(resource: Resource) -> Health:
     try:
         with _session(resource, ours) as session:
             if resource.depth >= 20:
-                mysql_session.write_and_read(session, resource.params["table"], resource.node)
-    except mysql_session.Unwelcome as refusal:
+                sessions.write_and_read(session, resource.params["table"], resource.node)
+    except sessions.Unwelcome as refusal:
         resource.log.warning("server %d answers, but not our account: %s", ours, refusal.text)
         return Health.DEGRADED
     return Health.RUNNING
@@ -167,7 +163,7 @@ def validate(resource: Resource) -> None:
     # every file and option is read, nothing is opened that a server would lock
     tested = resource.run([program, *_arguments(resource), "--help", "--verbose"])
     if tested.returncode != 0 or "[ERROR]" in tested.stderr:
-        raise mysql_words.failure(f"{program} does not take its options", tested.stderr.splitlines())
+        raise words.failure(f"{program} does not take its options", tested.stderr.splitlines())
 
 
 @hookimpl
@@ -179,7 +175,7 @@ def main_process(resource: Resource) -> int | None:
 def sandbox(directory: Path) -> dict[str, Any]:
     """A small server without TCP (``options = ["--skip-networking=0"]`` brings it back), its database
     made, where the system's root is the account root."""
-    return mysql_install.sandbox(directory, servers.program(PROGRAMS, CURE))
+    return install.sandbox(directory, servers.program(PROGRAMS, CURE))
 
 
 # -- before a start -----------------------------------------------------------------
@@ -279,20 +275,15 @@ def _servers(resource: Resource) -> tuple[int | None, list[ServerProcess]]:
     found = servers.find({*PROGRAMS, Path(program).name}, serves)
     ours = next((process.pid for process in found if marks <= set(process.argv)), None)
     if ours is not None:
-        with contextlib.suppress(OSError):  # it only saves time
-            (resource.run_dir / REMEMBERED).write_text(str(ours))
+        servers.note(resource, ours)
     return ours, [process for process in found if process.pid != ours]
 
 
 def _remembered(resource: Resource) -> int | None:
     """Our server, if it is the process that it was at the last look, by what the kernel says of that."""
     marks = set(_marks(resource))
-    try:
-        pid = int((resource.run_dir / REMEMBERED).read_text())
-    except (OSError, ValueError):
-        return None
     names = {*PROGRAMS, Path(resource.params["program"]).name}
-    return pid if servers.find(names, lambda process: marks <= set(process.argv), among=[pid]) else None
+    return servers.known(resource, names, lambda process: marks <= set(process.argv))
 
 
 def _safes(resource: Resource, strangers: list[ServerProcess]) -> list[ServerProcess]:
@@ -324,13 +315,13 @@ def _until_ready(resource: Resource, program: str, pid: int) -> None:
     def is_ready() -> bool:
         nonlocal complaint
         for line in log.news():
-            if mysql_words.PROGRESS.search(line):
+            if words.PROGRESS.search(line):
                 resource.log.info("%s", line)
-            if mysql_words.LOCK_REFUSED.search(line):  # else it would try for another 30 s
-                raise mysql_datadir.taken(resource.params["datadir"])
+            if words.LOCK_REFUSED.search(line):  # else it would try for another 30 s
+                raise datadirs.taken(resource.params["datadir"])
         if not servers.is_alive(pid):
             log.news()
-            raise mysql_words.failure("the server ended", _said(resource, program, log))
+            raise words.failure("the server ended", _said(resource, program, log))
         if resource.remaining <= give_up:
             doing = log.lines[-1] if log.lines else "its log says nothing"
             raise AgentError(
@@ -342,7 +333,7 @@ def _until_ready(resource: Resource, program: str, pid: int) -> None:
                 return True
         except AgentError as error:
             complaint = error.reason
-        except mysql_session.Unwelcome as refusal:
+        except sessions.Unwelcome as refusal:
             if not refusal.is_full:
                 raise AgentError(
                     f"the server runs, but refuses our account: {refusal.text}",
@@ -365,18 +356,18 @@ def _said(resource: Resource, program: str, log: StartLog) -> list[str]:
 
 
 @contextlib.contextmanager
-def _session(resource: Resource, pid: int, limit: float = 1e9) -> Iterator[mysql_session.Session]:
+def _session(resource: Resource, pid: int, limit: float = 1e9) -> Iterator[sessions.Session]:
     """A session of our account with this server, which says that our datadir is its own."""
     params = resource.params
     patience = max(0.05, min(params["query_timeout"], limit, resource.remaining - SAY_S / 2))
-    account = mysql_session.Account(params["login"], params["password"] or "", params["login_file"])
+    account = sessions.Account(params["login"], params["password"] or "", params["login_file"])
     try:
-        with mysql_session.session(_socket(resource), pid, account, patience) as session:
-            _check_identity(mysql_session.datadir(session), params["datadir"])
+        with sessions.session(_socket(resource), pid, account, patience) as session:
+            _check_identity(sessions.datadir(session), params["datadir"])
             yield session
     except AgentError as error:
         # MariaDB waits for somebody to make room, and says so in its log only
-        if mysql_datadir.has_room(params["datadir"]):
+        if datadirs.has_room(params["datadir"]):
             raise
         full = f"{error.reason}; no space is left in {params['datadir']}"
         raise AgentError(full, cure="free some space there") from error

@@ -10,8 +10,10 @@ neither: what asks the server is a child.
 import re
 import socket
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, mounting, mounts, probes, servers
-from hostd.api.mounting import Leave, Wanted
+from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, probes, servers
+from hostd.api.storage import mounting, mounts, places, unmounting
+from hostd.api.storage.places import Wanted
+from hostd.api.storage.unmounting import Leave
 
 KERNEL = mounts.Kernel()
 FSTYPES = ("nfs", "nfs4")
@@ -31,11 +33,14 @@ def parameters() -> Parameters:
         Field("kill", str, default="never", choices=("never", "term", "kill"), help="what a stop does to its holders"),
         Field("force", bool, default=False, help="a stop gives up requests that a dead server does not answer"),
         Field("lazy", bool, default=False, help="a stop takes it out of the tree even if it is held or hangs"),
-        Field("patience", mounting.seconds, default=10.0, help="seconds that a monitor lets the server take to answer"),
+        Field("patience", places.seconds, default=10.0, help="seconds that a monitor lets the server take to answer"),
         summary="an NFS mount",
         timeouts={"start": "60s", "stop": "60s", "monitor": "40s"},
         monitor_interval="20s",
         monitor_depth=10,  # at depth 0 a dead server is not noticed
+        # no sandbox: it would change what this machine's own NFS server exports
+        trial="an export and a directory that nobody uses",
+        mounts="directory",
     )
 
 
@@ -44,17 +49,12 @@ def start(resource: Resource) -> None:
     wanted = _wanted(resource)
     probes.refuse_if_hanging(resource, "mount")
     try:
-        found = mounting.find(wanted, mounts.table(KERNEL))
+        found = places.find(wanted, mounts.table(KERNEL))
         if found.mount is not None:
             mounting.verified(resource, wanted, KERNEL)
             return
         servers.program(("mount.nfs",), cure="apt-get install nfs-common")
-        mounting.check_directory(resource, wanted.directory, over=resource.params["over"])
-        if found.strangers and not resource.params["over"]:
-            raise AgentError(
-                f"{found.strangers[-1].source} ({found.strangers[-1].fstype}) is mounted at {wanted.directory}",
-                cure=f"umount {wanted.directory}, or set over = true",
-            )
+        places.check_place(resource, wanted, mounts.table(KERNEL), over=resource.params["over"])
         mounting.mount(resource, wanted, KERNEL)
     except probes.Hang as hang:
         raise _with_server(resource, hang) from hang
@@ -64,7 +64,7 @@ def start(resource: Resource) -> None:
 def stop(resource: Resource) -> None:
     leave = Leave(resource.params["kill"], lazy=resource.params["lazy"], force=resource.params["force"])
     try:
-        mounting.unmount(resource, _wanted(resource), leave, KERNEL)
+        unmounting.unmount(resource, _wanted(resource), leave, KERNEL)
     except probes.Hang as hang:
         worse = _with_server(resource, hang)
         raise AgentError(
@@ -76,7 +76,7 @@ def stop(resource: Resource) -> None:
 @hookimpl
 def monitor(resource: Resource) -> Health:
     wanted = _wanted(resource)
-    found = mounting.find(wanted, mounts.table(KERNEL))
+    found = places.find(wanted, mounts.table(KERNEL))
     if found.mount is None:
         probes.refuse_if_hanging(resource, "mount")
         return Health.STOPPED
@@ -96,15 +96,15 @@ def monitor(resource: Resource) -> Health:
 @hookimpl
 def validate(resource: Resource) -> None:
     wanted = _wanted(resource)
-    mounting.check_fstab(wanted.directory)
+    places.check_fstab(wanted.directory)
     servers.program(("mount.nfs",), cure="apt-get install nfs-common")
-    mounting.check_directory(resource, wanted.directory, over=True)
+    places.check_directory(resource, wanted.directory, over=True)
 
 
 def _wanted(resource: Resource) -> Wanted:
-    export, path = resource.params["export"], mounting.directory_of(resource.params["directory"])
+    export, path = resource.params["export"], places.directory_of(resource.params["directory"])
     host = _host(export)
-    options = mounting.options_of(resource.params["options"])
+    options = places.options_of(resource.params["options"])
     _check_options(options, host)
     if not any(option.startswith("retry=") for option in options):
         options = (*options, "retry=0")  # mount would try for two minutes; trying again is hostd's business

@@ -23,12 +23,10 @@ from hostd.api import (
     Health,
     Parameters,
     Resource,
-    daemons,
     hookimpl,
-    ocf,
-    scripts,
 )
-from hostd.api.ocf import Exit
+from hostd.api.foreign import daemons, ocf, scripts
+from hostd.api.foreign.ocf import Exit
 
 META_DATA_S = 15.0
 """Meta-data does nothing but print; agents give it 5 s themselves."""
@@ -57,6 +55,7 @@ def parameters(reference: str) -> Parameters:
         timeouts={"start": "60s", "stop": "60s", "monitor": "30s"} | limits,
         monitor_interval=described.monitor_interval or "10s",
         exclusive_storage=agent.provider == "heartbeat" and agent.type in EXCLUSIVE,
+        mounts="directory" if (agent.provider, agent.type) == ("heartbeat", "Filesystem") else "",
         any_others=True,  # what stands in the file may not be all; validate asks the agent
     )
 

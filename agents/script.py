@@ -16,9 +16,17 @@ import shlex
 import time
 from pathlib import Path
 
-from hostd.api import AgentError, ConfigError, Field, Health, Parameters, Resource, daemons, hookimpl, scripts
-from hostd.api.initscripts import SKIP_REDIRECT, Verdict, by_code, by_words_of_heartbeat, failure, started_at_boot
-from hostd.api.scripts import Said
+from hostd.api import AgentError, ConfigError, Field, Health, Parameters, Resource, hookimpl
+from hostd.api.foreign import daemons, scripts
+from hostd.api.foreign.initscripts import (
+    SKIP_REDIRECT,
+    Verdict,
+    by_code,
+    by_words_of_heartbeat,
+    failure,
+    started_at_boot,
+)
+from hostd.api.foreign.scripts import Said
 
 PLACES = "/etc/ha.d/resource.d:/etc/init.d"
 STOP_TRIES = 10  # HA_STOPRETRYMAX

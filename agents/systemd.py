@@ -18,7 +18,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-from hostd.api import AgentError, ConfigError, Health, NotInstalled, Parameters, Resource, hookimpl, scripts
+from hostd.api import AgentError, ConfigError, Health, NotInstalled, Parameters, Resource, hookimpl
+from hostd.api.foreign import scripts
 
 SYSTEMCTL: Final = ("systemctl", "--no-ask-password", "--no-pager")
 DROP_INS: Final = Path("/run/systemd/system")

@@ -15,9 +15,10 @@ from hostd.changes import Description
 from hostd.clock import now_ms
 from hostd.config import Directories
 from hostd.core.effects import AnswerOperator
-from hostd.core.events import AnyCommand, OperatorAsked
+from hostd.core.events import AnyCommand, Detach, OperatorAsked
 from hostd.core.node import Node
 from hostd.figures import Figures
+from hostd.hearing import AWAY_MAX_MS
 from hostd.recorder import Timeline
 from hostd.requests import (
     AnyAnswer,
@@ -36,12 +37,12 @@ from hostd.requests import (
     Rejected,
     ReloadIs,
     RunningIs,
-    Status,
     StatusIs,
     Taken,
     WhyIs,
 )
 from hostd.status import status_of
+from hostd.status_form import Status
 
 WHY_ENTRIES_MAX: Final = 200
 """Of the timeline, for one service."""
@@ -86,6 +87,8 @@ class Desk:
                 return self._figures.drills.answer(drill_id or self._drill(node))
             case AskReload():
                 return await self._await_answer(self._reload)
+            case Order(Detach(for_ms)) if not 0 <= for_ms <= AWAY_MAX_MS:  # the peer would not believe it
+                return Rejected("bad-request", f"for_ms is not between 0 and {AWAY_MAX_MS}")
             case Order(command):
                 return await self._order(command)
             case _:

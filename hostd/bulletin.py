@@ -27,13 +27,15 @@ from hostd.core.effects import AnyFact, PhaseChanged
 from hostd.core.node import Node
 from hostd.core.plan import Plan
 from hostd.core.terms import Phase
+from hostd.decoding import UNDECODABLE
 from hostd.figures import Figures
 from hostd.ledger import Ledger
 from hostd.messages import News, Notified
 from hostd.metrics import Format, Textfile
 from hostd.recorder import Header, Recorder, Timeline
-from hostd.requests import Entry, Recovery
+from hostd.requests import Entry
 from hostd.status import status_of
+from hostd.status_form import Recovery
 
 RECENT: Final = 10
 """Recoveries in the status."""
@@ -156,8 +158,8 @@ def filled(plan: Plan | None, node: str, entries: list[Entry]) -> Ledger:
 def _read(path: Path) -> Told:
     """Blocks: called before the loop runs."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Told)
-    except (OSError, msgspec.DecodeError):  # none yet, or damaged: then some things are told once more
+        return msgspec.json.decode(state.read(path), type=Told)
+    except (OSError, *UNDECODABLE):  # none yet, or damaged: then some things are told once more
         return Told()
 
 

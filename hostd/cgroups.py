@@ -91,7 +91,7 @@ class Cgroups:
         return Place(service, resource, token, str(cgroup))
 
     def enter(self, place: Place) -> None:
-        (Path(place.cgroup) / "cgroup.procs").write_text("0")
+        processes.put(f"{place.cgroup}/cgroup.procs", b"0")
 
     def in_action(self, place: Place, session: int) -> list[Process]:
         return _members(Path(place.cgroup))
@@ -122,8 +122,8 @@ class Cgroups:
                     (cgroup.parent / "cgroup.procs").write_text(str(pid))
             if not pids:
                 break
-        for folder in (cgroup, cgroup.parent, cgroup.parent.parent):
-            with contextlib.suppress(OSError):  # busy: it holds daemons, or an unkillable action
+        with contextlib.suppress(OSError):  # busy, and so are those above: it holds daemons, or an unkillable action
+            for folder in (cgroup, cgroup.parent, cgroup.parent.parent):
                 folder.rmdir()
 
     def tidy(self) -> None:
@@ -245,7 +245,8 @@ def _mount(target: Path) -> Path | None:
 
 def _pids(cgroup: Path) -> list[int]:
     try:
-        return [int(line) for line in (cgroup / "cgroup.procs").read_text().split()]
+        with open(f"{cgroup}/cgroup.procs", "rb", buffering=0) as file:
+            return [int(line) for line in file.read().split()]
     except OSError:
         return []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from hostd.api import ConfigError, LinkSettings, Parameters
-from hostd.confd import aside, cluster, files, services, telling
+from hostd.confd import aside, cluster, files, relations, services, telling
 from hostd.confd.aside import SetAside
 from hostd.confd.cluster import Announcements, FencingDevice, Tiebreaker, Watchdog
 from hostd.confd.complain import Complaint, Complaints, Place
@@ -66,6 +66,8 @@ class Configuration(msgspec.Struct, frozen=True):
     resources: tuple[ResourceSettings, ...]
     announcements: Announcements = Announcements()
     log_level: str = "info"
+    status_for_everyone: bool = False
+    """Whoever has an account here may ask how things stand, and no more."""
     warnings: tuple[str, ...] = ()
     """What is allowed but should be known (no fencing, only one link)."""
     fencing_devices: tuple[FencingDevice, ...] = ()
@@ -167,10 +169,11 @@ def _build(
         return None
     links, settings = cluster.read_links(heartbeat, basics, timers, node, link_types, directory)
     heartbeat.end()
-    fencing = cluster.read_fencing(root.table("fencing"), basics, directory)
+    fencing = cluster.read_fencing(root.table("fencing"), basics, node, directory)
     around = services.Surroundings(basics, node, agents, directory)
     found = services.read_services(root, around)
-    services.judge(root, found, is_fenced=fencing.is_required)
+    registering = _registering(root, found) if fencing.cuts_storage else []
+    relations.judge(root, found, is_fenced=fencing.is_required, registering=registering)
     _judge_tiebreaker(root, tiebreaker, found)
     root.end()
     found, set_aside = aside.part(found, root.complaints.gathered)
@@ -181,10 +184,11 @@ def _build(
         links=links,
         timers=timers,
         fencing=fencing.is_required,
+        cuts_storage=fencing.cuts_storage,
         fence_delay_ms=fencing.delay_ms,
         address_lease_ms=basics.address_lease_ms,
         tiebreaker=tiebreaker is not None,
-        digest=digest([basics.nodes, fencing.is_required, fencing.delay_ms, basics.address_lease_ms]),
+        digest=digest([basics.nodes, fencing.mode, fencing.delay_ms, basics.address_lease_ms]),
     )
     return Configuration(
         plan=plan,
@@ -194,12 +198,31 @@ def _build(
         resources=tuple(settings for read in found for settings in read.settings),
         announcements=announcements,
         log_level=log_level,
+        status_for_everyone=basics.status_for_everyone,
         fencing_devices=fencing.devices,
-        fencing_drill_ms=fencing.drill_ms if fencing.is_required else 0,
+        fencing_drill_ms=0 if fencing.mode == "none" else fencing.drill_ms,
         tiebreaker=tiebreaker,
         watchdog=watchdog,
         set_aside=set_aside,
     )
+
+
+def _registering(root: Section, found: list[services.Read]) -> list[str]:
+    """For ``mode = "storage"``: a disk takes a node's key away only for one that is registered with it."""
+    names = [
+        read.service.name
+        for read in found
+        if read.service.everywhere
+        and any(s.agent == "scsi_reservation" and s.params.get("mode") == "registrants" for s in read.settings)
+    ]
+    if not names:
+        root.complaints.error(
+            ("fencing", "mode"),
+            '= "storage" wants both nodes registered with the disks, and no service registers them',
+            'add a service with on = "all" and agent = "scsi_reservation", params.mode = "registrants", '
+            "and let the services on these disks require it",
+        )
+    return names
 
 
 def _judge_tiebreaker(root: Section, tiebreaker: Tiebreaker | None, found: list[services.Read]) -> None:

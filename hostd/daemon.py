@@ -19,64 +19,44 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
 
 import hostd
-from hostd import former_addresses, state
-from hostd.address import Addresses
-from hostd.address_tasks import AddressTasks
+from hostd import birth, state
 from hostd.answering import Desk
 from hostd.bulletin import Bulletin
 from hostd.changes import Description
 from hostd.clock import now_ms
 from hostd.config import Configuration, Directories
 from hostd.control import Control
-from hostd.core import snapshot as snapshots
 from hostd.core.effects import AnswerOperator, AnyEffect, AnyFact, Exit, ExitKind
-from hostd.core.events import (
-    AddressFound,
-    AddressLost,
-    AnyEvent,
-    HeartLost,
-    HeartReturned,
-    LanTurned,
-    Leave,
-    SnapshotReceived,
-    Started,
-    TimerFired,
-)
+from hostd.core.events import AnyEvent, Leave, TimerFired
 from hostd.core.node import Node
 from hostd.core.snapshot import Snapshot
 from hostd.core.terms import Incarnation
 from hostd.ends import End, adopt
 from hostd.figures import Figures
-from hostd.hearing import event_of, snapshot_of
+from hostd.hearing import event_of
+from hostd.heart_line import HeartLine
 from hostd.left_behind import LeftBehind
 from hostd.logging_thread import log_from_a_thread
 from hostd.messages import (
     Alive,
     AnyMessage,
-    Carry,
     Done,
     Drilled,
     Goodbye,
-    HeartFigures,
     HeartForked,
     HeartGone,
-    Identify,
     LinkState,
     Notified,
     Relieved,
     Reloaded,
-    Renew,
     Signalled,
-    SnapshotHeard,
     Unfinished,
     Unstopped,
     WatchdogIs,
 )
 from hostd.metrics import Format
-from hostd.neighbours import Neighbours
-from hostd.observed import differences
+from hostd.network import Network
 from hostd.perform import Performer
-from hostd.pings import Pings
 from hostd.recorder import FORMAT, Header, line_of
 from hostd.registry import Registry
 from hostd.requests import SOCKET_NAME
@@ -134,67 +114,56 @@ class Brain:
         metrics: Format = lambda _status: "",
     ) -> None:
         self.plan, self.name = configuration.plan, configuration.node
-        self.incarnation = state.next_incarnation(directories.state)  # blocks: nothing waits for the loop yet
+        incarnation = state.next_incarnation(directories.state)  # blocks: nothing waits for the loop yet
         self.core = Node(self.plan, self.name)
         self._directories = directories
         self._inbox: deque[AnyEvent] = deque()
         self._wake = asyncio.Event()
         self._host: End
-        self._heart: End | None = None
-        self._carried: Carry | None = None
-        self._peer: Snapshot | None = None
         self._figures = Figures.of(configuration)
         self._left_behind = LeftBehind(directories.runtime, tuple(s.service.name for s in configuration.set_aside))
         self._unfinished: asyncio.Future[Unfinished] = loop.create_future()
-        self._renewed_at_ms = self._alive_at_ms = self._flushed_at_ms = 0
+        self._alive_at_ms = self._flushed_at_ms = 0
         self._stepped_at_ms = self._timer_at_ms = 0
         self._exit: ExitKind | None = None
-        self._is_born = self._is_relieved = False
+        self._is_relieved = False
         places = (directories.state, disk, self._header)
         self._bulletin = Bulletin(self.core, configuration, self._figures, *places, metrics, self.tell_host)
         voice = (self.put, self.tell_host)
+        self._heart = HeartLine(
+            self.plan,
+            self.name,
+            incarnation,
+            self._figures,
+            hears=lambda: self.core.peers.hears_mask(),
+            put=self.put,
+            observed=self._bulletin.add_observed,
+            take=self._take,
+        )
         self._desk = Desk(self.core, self._figures, self._bulletin.timeline, *voice, description, directories)
-        texts = dict.fromkeys(text for service in self.plan.services for text in service.addresses)
-        self._addresses = Addresses(tuple(texts), self.plan.address_lease_ms, self._address_changed)
-        self._neighbours = Neighbours(
-            self._addresses,
-            configuration.announcements,
-            self.put,
-            lambda address, verified, detail: self._tasks.note_verified(address, verified, detail),
+        path, for_everyone = directories.runtime / SOCKET_NAME, configuration.status_for_everyone
+        self._control = Control(path, self._desk.ask, status_for_everyone=for_everyone)
+        self._network = Network(
+            configuration, self.put, lambda: self._heart.peer.stations if self._heart.peer is not None else ()
         )
-        self._tasks = AddressTasks(
-            self._addresses,
-            self._neighbours,
-            self.put,
-            is_first=self.plan.is_first(self.name),
-            peer_stations=lambda: self._peer.stations if self._peer is not None else (),
-        )
-        self._figures.verified = self._tasks.verified
-        asked = configuration.tiebreaker
-        self._pings = Pings(
-            asked.ping if asked else (),
-            asked.deadtime_ms if asked else 0,
-            needs_all=asked is not None and asked.needs_all,
-            on_event=self.put,
-        )
-        self._performer = Performer(self, self._tasks, disk, directories.state)
+        self._figures.verified = self._network.tasks.verified
+        self._performer = Performer(self, self._network.tasks, disk, directories.state)
 
     # -- the life ----------------------------------------------------------------
 
     async def live(self, host_end: socket.socket, heart_end: socket.socket) -> int:
         """From the first word of the host to Goodbye; the exit code."""
         self._host = End(host_end, self._hear_host)
-        self._connect(heart_end)
-        self._renew(now_ms())  # the peer gets to know at once that a brain is back
-        control = Control(self._directories.runtime / SOCKET_NAME, self._desk.ask)
+        self._heart.connect(heart_end)
+        control = self._control
         try:
-            await self._addresses.open()
-            await self._neighbours.open()
-            started = await self._begin(await self._unfinished)
+            await self._network.open()
+            left = await self._unfinished
+            started = await birth.begin(
+                self.plan, self.incarnation, self._directories, self._network.addresses, self._figures, left
+            )
             self._inbox.appendleft(started)  # before all that was heard meanwhile
-            self.put(LanTurned(self._addresses.dead()))
-            await self._pings.open()
-            self._is_born = True
+            await self._network.watch()
             self._turn()  # a status can be given from here on
             await self._open(control)
             gc.collect()
@@ -204,9 +173,7 @@ class Brain:
             if self._is_relieved:
                 await control.finish()
             await control.close()
-            await self._pings.close()
-            await self._neighbours.close()
-            await self._addresses.close()
+            await self._network.close()
             await self._bulletin.close()
 
     async def _open(self, control: Control) -> None:
@@ -214,30 +181,6 @@ class Brain:
             await control.open()
         except OSError as error:  # the cluster goes on without an operator's socket
             log.error("no command can be given here: %s: %s", error.filename or "control socket", error.strerror)
-
-    async def _begin(self, left: Unfinished) -> Started:
-        wishes, complaint = state.load_wishes(self._directories.state)
-        if complaint:
-            log.error("the operator's wishes of before are lost unless the peer holds them: %s", complaint)
-        set_aside = [aside.service for aside in self._figures.set_aside]
-        former_addresses.clear(self._addresses, self._directories.runtime, self.plan, set_aside, wishes)
-        return Started(
-            incarnation=self.incarnation,
-            wishes=wishes,
-            unfinished=left.services,
-            outdated=left.outdated,
-            stations=await self._addresses.stations(),
-            release=hostd.__version__,
-            present=self._addresses.held(),
-            watchdog_ms=self._figures.watchdog.bound_ms if self._figures.watchdog is not None else 0,
-            probation_ms=self._probation_ms(),
-        )
-
-    def _probation_ms(self) -> dict[str, int]:
-        now_s = time.time()
-        seen = state.first_seen(self._directories.state, tuple(s.name for s in self.plan.services), now_s)
-        left = {s.name: s.probation_ms - round((now_s - seen[s.name]) * 1_000) for s in self.plan.services}
-        return {name: left_ms for name, left_ms in left.items() if left_ms > 0}
 
     async def _turn_until_the_end(self) -> int:
         while self._exit is None and not self._is_relieved:
@@ -256,7 +199,7 @@ class Brain:
 
     def _turn(self) -> None:
         """Drain all input, step through it, and only then perform."""
-        self._hear_heart()
+        self._heart.hear()
         self._hear_host()
         for effect in self._step_all():
             self._performer.perform(effect)
@@ -267,7 +210,7 @@ class Brain:
         now = now_ms()
         due_at_ms = min(
             self._timer_at_ms + self.plan.timers.keepalive_ms,
-            self._renewed_at_ms + self.plan.timers.warntime_ms // 2,
+            self._heart.renew_at_ms,
             self.core.deadline() or now + ALIVE_MS,
         )
         timer = asyncio.get_running_loop().call_later(max(0, due_at_ms - now) / 1_000, self._wake.set)
@@ -296,8 +239,8 @@ class Brain:
 
     def _keep_up_appearances(self, now: int) -> None:
         """Heart, host and disk, each as often as it needs."""
-        if now - self._renewed_at_ms >= self.plan.timers.warntime_ms // 2:
-            self._renew(now)
+        if now >= self._heart.renew_at_ms:
+            self._heart.renew(now)
         if now - self._alive_at_ms >= ALIVE_MS:
             self._alive_at_ms = now
             line = one_line(self.core, self._figures, now)
@@ -316,10 +259,6 @@ class Brain:
         self._inbox.append(event)
         self._wake.set()
 
-    def _address_changed(self, event: AddressLost | AddressFound | LanTurned) -> None:
-        if self._is_born:  # what is found before is told with Started
-            self.put(event)
-
     def _hear_host(self) -> None:
         for message, fds in self._host.received():
             end = adopt(fds)
@@ -329,11 +268,10 @@ class Brain:
                     if not self._unfinished.done():
                         self._unfinished.set_result(message)
                 case HeartForked() if end is not None:
-                    self._connect(end)
+                    self._heart.connect(end)
                 case HeartGone(detail):
                     log.error("the heart died: %s", detail)
-                    self._figures.heart, self._figures.heart_lost = None, detail or "it died"
-                    self.put(HeartLost())
+                    self._heart.lost(detail)
                 case Signalled():
                     self._desk.give(Leave())
                 case Unstopped(services):
@@ -353,20 +291,6 @@ class Brain:
         if not self._host.is_open:
             self._wake.set()
 
-    def _hear_heart(self) -> None:
-        if self._heart is None:
-            return
-        for message, _ in self._heart.received():
-            match message:
-                case SnapshotHeard():
-                    self._take_snapshot(message)
-                case HeartFigures():
-                    self._figures.heart = message
-                case _:
-                    self._take(message)
-        if not self._heart.is_open:
-            self._heart = None  # the host notices, too, and forks another
-
     def _take(self, message: AnyMessage) -> None:
         if isinstance(message, Done) and message.evidence:
             log.warning("evidence of action %d: %s", message.action_id, message.evidence)
@@ -378,48 +302,18 @@ class Brain:
         else:
             self.put(event)
 
-    def _take_snapshot(self, message: SnapshotHeard) -> None:
-        snapshot = snapshot_of(self.plan, self.plan.peer_of(self.name), message)
-        if snapshot is None:
-            self._figures.counters["snapshots_refused"] += 1
-            return
-        for fact in differences(self._peer, snapshot):
-            self._bulletin.add_observed(snapshot.node, fact)
-        self._peer = snapshot
-        self._figures.peer_snapshot_at_ms = now_ms()
-        self.put(SnapshotReceived(snapshot))
+    # -- what performing needs (perform.Brain) --------------------------------------
 
-    # -- speaking ----------------------------------------------------------------
-
-    def _connect(self, end: socket.socket) -> None:
-        """A heart is there: tell it who we are and what we last said."""
-        if self._heart is not None:
-            self._heart.close()
-        self._heart = End(end, self._hear_heart)
-        self._figures.heart_lost = ""
-        self._heart.send(Identify(self.incarnation))
-        if self._carried is not None:
-            self._heart.send(self._carried, latest=True)
-        self._renew(now_ms())
-        self.put(HeartReturned())
-
-    def _renew(self, now: int) -> None:
-        self._renewed_at_ms = now
-        if self._heart is not None:
-            self._heart.send(Renew(self.core.peers.hears_mask()), latest=True)
+    @property
+    def incarnation(self) -> Incarnation:
+        return self._heart.incarnation
 
     def identify(self, incarnation: Incarnation) -> None:
-        self.incarnation = incarnation
-        self._carried = None
-        if self._heart is not None:
-            self._heart.send(Identify(incarnation))
+        self._heart.identify(incarnation)
 
     def publish(self, snapshot: Snapshot) -> None:
         self._figures.published_at_ms = now_ms()
-        told = self._left_behind.told(snapshot)
-        self._carried = Carry(snapshot.version, snapshots.encode(told))
-        if self._heart is not None:
-            self._heart.send(self._carried, latest=True)
+        self._heart.carry(self._left_behind.told(snapshot))
 
     def tell_host(self, message: AnyMessage) -> None:
         self._host.send(message)

@@ -20,12 +20,12 @@ from hostd.registry import Registry
 SALT_SIZE: Final = 16
 
 _NAMED: Final = (
-    "plan", "node", "key", "links", "resources", "announcements", "log_level", "warnings", "fencing_devices",
-    "tiebreaker", "watchdog", "set_aside",
+    "plan", "node", "key", "links", "resources", "announcements", "log_level", "status_for_everyone", "warnings",
+    "fencing_devices", "tiebreaker", "watchdog", "set_aside",
 )  # fmt: skip
 _NAMED_OF_PLAN: Final = (
-    "cluster", "nodes", "services", "links", "timers", "fencing", "fence_delay_ms", "address_lease_ms", "tiebreaker",
-    "digest",
+    "cluster", "nodes", "services", "links", "timers", "fencing", "cuts_storage", "fence_delay_ms",
+    "address_lease_ms", "tiebreaker", "digest",
 )  # fmt: skip
 _NAMED_OF_SERVICE: Final = (
     "name", "candidates", "resources", "everywhere", "requires", "after", "failback_after_ms", "restarts_max",
@@ -92,7 +92,7 @@ def _settings(configuration: Configuration, keys: tuple[bytes, ...], digests: _D
             for number, (link, settings) in enumerate(zip(plan.links, configuration.links, strict=True))
         },
         "fencing": {
-            "mode": "required" if plan.fencing else "none",
+            "mode": "required" if plan.fencing else "storage" if plan.cuts_storage else "none",
             "delay": duration_text(plan.fence_delay_ms),
             "devices": digests.of(configuration.fencing_devices),
             "drill": duration_text(configuration.fencing_drill_ms) if configuration.fencing_drill_ms else "false",
@@ -108,6 +108,7 @@ def _settings(configuration: Configuration, keys: tuple[bytes, ...], digests: _D
         },
         "announce": {"times": digests.of(configuration.announcements)},
         "log": {"level": configuration.log_level},
+        "status": {"status": "everyone" if configuration.status_for_everyone else "group"},
         **{name: {name: digests.of(getattr(configuration, name))} for name in _unnamed(configuration, _NAMED)},
         **{name: {name: digests.of(getattr(plan, name))} for name in _unnamed(plan, _NAMED_OF_PLAN)},
     }

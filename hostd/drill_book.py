@@ -14,7 +14,8 @@ import msgspec
 from hostd.config import FencingDevice
 from hostd.core.terms import Incarnation
 from hostd.messages import Drilled, Trial
-from hostd.requests import DeviceStatus, DrillIs
+from hostd.requests import DrillIs
+from hostd.status_form import DeviceStatus
 
 ASKED_MAX: Final = 16
 """Drills that operators asked for, kept for whoever comes back for the result."""

@@ -24,6 +24,7 @@ FILE_SIZE_MAX: Final = 256_000
 PROCESSES_MAX: Final = 200
 OPEN_FILES_MAX: Final = 50
 """Per process."""
+PRINTING_MS: Final = 300
 OUTPUT_TAIL: Final = 20_000
 """How many bytes of the action's output are taken over."""
 
@@ -42,7 +43,7 @@ def write(path: Path, headline: str, processes: list[Process], output: Path) -> 
     """Look at everything and write the file, section by section: what is there when
     a look hangs is kept.  ``processes`` are those of the action; ``output`` what it printed."""
     room = FILE_SIZE_MAX
-    with path.open("w", encoding="utf-8", errors="replace") as file:
+    with path.open("x", encoding="utf-8", errors="replace") as file:
         os.fchmod(file.fileno(), 0o600)
         for line in _lines(headline, processes, output):
             room -= len(line) + 1
@@ -64,16 +65,29 @@ def _lines(headline: str, processes: list[Process], output: Path) -> Iterator[st
     yield "\n== processes (pid, state, wait channel, name)"
     shown = processes[:PROCESSES_MAX]
     yield from _tree(shown)
-    yield "\n== what the action printed last, and where it was"
-    yield from tail(output, OUTPUT_TAIL).splitlines()
     for process in shown:
         yield f"\n== {process.pid} {process.name}: kernel stack and open files"
         yield from _read(Path(f"/proc/{process.pid}/stack")).splitlines()
         yield from _open_files(process.pid)
+    yield "\n== what the action printed last, and where it was"
+    _let_it_print(output)
+    yield from tail(output, OUTPUT_TAIL).splitlines()
     yield "\n== command lines (last: this look may hang)"
     for process in shown:
         with contextlib.suppress(psutil.Error):
             yield f"{process.pid} {' '.join(psutil.Process(process.pid).cmdline()) or f'[{process.name}]'}"
+
+
+def _let_it_print(output: Path) -> None:
+    """The child is asked for its stack when it is struck; on a busy machine it prints it a moment later."""
+    before = -1
+    for _ in range(PRINTING_MS // 50):
+        with contextlib.suppress(OSError):
+            size = output.stat().st_size
+            if size == before > 0:
+                return
+            before = size
+        time.sleep(0.05)
 
 
 def _tree(processes: list[Process]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from hostd import loading
 from hostd.api import AgentError, ConfigError, Field, Health, NotInstalled, Parameters, Resource
-from hostd.api.ocf import REASON_PREFIX, Exit
+from hostd.api.foreign.ocf import REASON_PREFIX, Exit
 
 TIMEOUT_MS: Final = 20_000
 """Where the manager does not say (an action by hand)."""

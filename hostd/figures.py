@@ -15,7 +15,7 @@ from hostd.core.snapshot import Report
 from hostd.core.terms import Carrier, Clearance, Incarnation, ServiceState
 from hostd.drill_book import DrillBook
 from hostd.messages import Drilled, HeartFigures, LinkState, WatchdogIs
-from hostd.requests import Recovery, RecoveryTotal
+from hostd.status_form import Recovery, RecoveryTotal
 
 
 @dataclasses.dataclass

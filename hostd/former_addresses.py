@@ -16,6 +16,7 @@ import msgspec
 from hostd.address import Addresses
 from hostd.core.plan import Plan, Service
 from hostd.core.snapshot import Wish, WishKind
+from hostd.decoding import UNDECODABLE
 from hostd.interfaces import ServiceAddress
 
 log = logging.getLogger("hostd.addresses")
@@ -53,9 +54,10 @@ def clear(
 def _noted(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(SIZE_MAX), type=list[str])
+            noted = msgspec.json.decode(file.read(SIZE_MAX), type=list[str])
+            return [text for text in noted if ServiceAddress.parse(text)]
     except FileNotFoundError:
         return []  # the first brain of this boot
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, *UNDECODABLE) as error:
         log.error("%s: %s", path, error)
         return []

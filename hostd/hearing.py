@@ -6,8 +6,6 @@ says other things of its sender than the frame it came in, is no event.
 
 from typing import Final
 
-import msgspec
-
 from hostd.core import snapshot as snapshots
 from hostd.core.events import (
     ActionFinished,
@@ -19,10 +17,17 @@ from hostd.core.events import (
 )
 from hostd.core.plan import Plan
 from hostd.core.snapshot import Snapshot
+from hostd.core.wire import BOOT_MAX, NONCE_MAX
+from hostd.decoding import UNDECODABLE
 from hostd.messages import AnyMessage, Done, Exited, FrameHeard, LinkState, Shot, SnapshotHeard
+from hostd.state import SERIAL_MAX
 
 AWAY_MAX_MS: Final = 86_400_000
-"""A day; nobody detaches a daemon for longer."""
+"""A day; nobody detaches a daemon for longer, and no watchdog waits for longer."""
+COUNTER_MAX: Final = SERIAL_MAX
+"""Of views and epochs, too."""
+SINCE_MAX_MS: Final = 100 * 365 * 86_400_000
+"""A hundred years."""
 
 
 def event_of(message: AnyMessage) -> AnyEvent | None:
@@ -67,7 +72,7 @@ def snapshot_of(plan: Plan, peer: str, message: SnapshotHeard) -> Snapshot | Non
     """
     try:
         snapshot = snapshots.decode(message.body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     says_who_it_is = (
         snapshot.node == message.sender == peer
@@ -75,12 +80,26 @@ def snapshot_of(plan: Plan, peer: str, message: SnapshotHeard) -> Snapshot | Non
         and snapshot.version == message.version
     )
     owners = (owner for assignment in snapshot.assignments.values() for owner in assignment.owners)
-    is_sane = (
-        snapshot.version >= 0
-        and snapshot.view >= 0
-        and snapshot.view_max >= 0
-        and 0 <= snapshot.away_ms <= AWAY_MAX_MS
-        and snapshot.coordinator in ("", *plan.nodes)
-        and all(owner in plan.nodes for owner in owners)
+    names_are_known = snapshot.coordinator in ("", *plan.nodes) and all(owner in plan.nodes for owner in owners)
+    return snapshot if says_who_it_is and names_are_known and _is_in_bounds(snapshot) else None
+
+
+def _is_in_bounds(snapshot: Snapshot) -> bool:
+    """Every number in it can be counted on from, put into a snapshot of ours and shown."""
+    reports, assignments = snapshot.services.values(), snapshot.assignments.values()
+    epochs = [*(report.obeyed for report in reports), *(assignment.epoch for assignment in assignments)]
+    counters = [
+        *(snapshot.view, snapshot.view_max, snapshot.version, *(number for epoch in epochs for number in epoch)),
+        *(wish.serial for wish in snapshot.wishes),
+        *(report.failures for report in reports),
+    ]
+    if snapshot.invitation is not None:
+        counters.append(snapshot.invitation.view)
+    times = [snapshot.away_ms, snapshot.watchdog_ms]
+    lives = [life for life in (snapshot.heard, snapshot.dead) if life is not None]
+    return (
+        all(0 <= counter <= COUNTER_MAX for counter in counters)
+        and all(0 <= time_ms <= AWAY_MAX_MS for time_ms in times)
+        and all(0 <= report.since_ms <= SINCE_MAX_MS for report in reports)
+        and all(0 <= life.boot < BOOT_MAX and 0 <= life.nonce <= NONCE_MAX for life in lives)
     )
-    return snapshot if says_who_it_is and is_sane else None

@@ -7,9 +7,10 @@ Decides when to speak and when to fall silent:
       ▲                   │   ▲ Renew                   └──Identify──▶ beating
       └─no Renew: warntime┘   └──────────── silent
 
-Refuses to know what a snapshot says, who is alive, and what follows from it.
-It stamps what arrives and hands it to the brain; it keeps the peer's last
-snapshot for the next brain.  One thread, one poll loop, no log, no file: what
+Refuses to know what a snapshot says, who is alive, and what follows from it;
+what a beat says is put together in ``mouth``, what is heard is opened in
+``ear``.  It stamps what arrives and hands it to the brain; it keeps the peer's
+last snapshot for the next brain.  One thread, one poll loop, no log, no file: what
 it has to say goes to the brain as messages, which may be dropped but never
 waited for.
 """
@@ -31,9 +32,9 @@ from hostd.clock import now_ms
 from hostd.config import Configuration
 from hostd.core import wire
 from hostd.core.plan import Timers
-from hostd.core.terms import Incarnation
 from hostd.ear import Ear
-from hostd.timekeeping import Schedule, SentTimes, Worst
+from hostd.mouth import Mouth
+from hostd.timekeeping import Schedule, Worst
 
 MESSAGES_MAX: Final = 64
 """Read from one process per wake-up."""
@@ -120,7 +121,6 @@ class Heart:
         self.locked = False
         self._settings = settings
         self._timers = settings.timers
-        self._cluster = wire.Cluster(settings.cluster, settings.nodes, settings.keys)
         self._host = host_end
         self._host_lives = True
         self._brain: socket.socket | None = None
@@ -132,19 +132,12 @@ class Heart:
         self._late = Worst()
         self._beat_at_ms = 0
 
-        # What we say: nothing without a sealer, which comes with an incarnation.
-        self._sealer: wire.Sealer | None = None
         self._renewed_at_ms: int | None = None
         self._gone_until_ms = 0
-        self._hears = 0
-        self._version = 0
-        self._body = b""
-        self._sent = SentTimes()
-        self._wide_at_ms = 0
-        self._wide_to = wire.NOTHING_HEARD[:2]
-
+        cluster = wire.Cluster(settings.cluster, settings.nodes, settings.keys)
         (peer,) = (node for node in settings.nodes if node != settings.node)
-        self._ear = Ear(self._cluster, peer, self._sent_at)
+        self._ear = Ear(cluster, peer, lambda echo: self._mouth.sent_at(echo))
+        self._mouth = Mouth(cluster, settings.node, settings.timers, self._ear, self._channels)
         self._snapshot_told = True
         if brain_end is not None:
             self._meet_brain(brain_end)
@@ -167,7 +160,8 @@ class Heart:
         now = now_ms()
         if now >= self._schedule.due_at_ms:
             self._keep_time(now)
-        self._carry_wide(now)
+        if self._mouth.owes_snapshot(now) and self._voice(now) is Voice.BEATING:
+            self._mouth.carry_wide(now)
         if frames >= FLOOD:
             time.sleep(0.001)
 
@@ -191,7 +185,7 @@ class Heart:
         self._late.note(self._schedule.advance(now))
         voice = self._voice(now)
         if voice is not Voice.SILENT:
-            self._send_beat(now, voice)
+            self._beat(now, voice)
         if voice is Voice.BEATING:
             self._beat_at_ms = now
         for channel in self._channels:
@@ -204,90 +198,20 @@ class Heart:
             self._tell_figures()
 
     def _voice(self, now: int) -> Voice:
-        if self._sealer is None:
+        if not self._mouth.is_identified:
             return Voice.SILENT
         if self._brain is None or self._renewed_at_ms is None:  # ended, and the next has not identified itself
             return Voice.BRAIN_GONE if now < self._gone_until_ms else Voice.SILENT
         is_well = now - self._renewed_at_ms <= self._timers.warntime_ms
         return Voice.BEATING if is_well else Voice.SILENT
 
-    def _send_beat(self, now: int, voice: Voice) -> None:
-        """One sealed beat for all links that are due."""
+    def _beat(self, now: int, voice: Voice) -> None:
+        """On the links that are due; a slower one sits out some turns."""
         due = [channel for channel in self._channels if channel.next_turn <= self._schedule.turn]
-        if not due:
-            return
-        beat = wire.Heartbeat(
-            version=self._version,
-            echo=self._ear.newest,
-            holds=self._ear.held,
-            hears=self._hears,
-            brain_gone=voice is Voice.BRAIN_GONE,
-        )
-        frame = self._seal(beat, now)
         for channel in due:
             channel.next_turn = self._schedule.turn + self._schedule.turns_in(channel.keepalive_ms)
-            channel.send(frame)
-        if voice is Voice.BEATING and self._peer_lacks_snapshot(now):
-            for channel in due:
-                if channel.is_narrow:
-                    self._carry_narrow(channel, now)
-
-    def _seal(self, payload: wire.Heartbeat | wire.Part, now: int) -> bytes:
-        assert self._sealer is not None
-        frame = self._sealer.seal(payload, self._ear.peer_speaks)
-        self._sent.note(self._sealer.sequence, now)
-        return frame
-
-    def _sent_at(self, echo: wire.Stamp) -> int | None:
-        """When we sent the frame that the peer echoes; None if that was not this
-        heart in its present incarnation, or too long ago."""
-        sealer = self._sealer
-        if sealer is None or echo[:2] != (sealer.incarnation, sealer.generation):
-            return None
-        return self._sent.of(echo.sequence)
-
-    # -- carrying our snapshot --------------------------------------------------------
-
-    def _peer_lacks_snapshot(self, now: int) -> bool:
-        """The peer is there, and its newest beat does not show that it has our version."""
-        is_there = self._ear.beat is not None and now - self._ear.beat_at_ms <= self._timers.deadtime_ms
-        return is_there and self._held_by_peer() < self._version
-
-    def _held_by_peer(self) -> int:
-        """The version of ours that the peer holds, 0 if none of this incarnation."""
-        beat = self._ear.beat
-        if beat is None or self._sealer is None or beat.echo.incarnation != self._sealer.incarnation:
-            return 0
-        return beat.holds
-
-    def _carry_wide(self, now: int) -> None:
-        """All parts at once on every link that takes many frames, and again if the
-        peer had the time to answer and still lacks it."""
-        if self._wide_to != self._ear.life:
-            self._wide_to, self._wide_at_ms = self._ear.life, 0
-        if now < self._wide_at_ms or not self._peer_lacks_snapshot(now) or self._voice(now) is not Voice.BEATING:
-            return
-        wide = [channel for channel in self._channels if channel.is_open and not channel.is_narrow]
-        if not wide:
-            return
-        self._wide_at_ms = now + self._timers.keepalive_ms * 3 // 2
-        for part in wire.split(self._version, self._body, min(channel.mtu for channel in wide)):
-            frame = self._seal(part, now)
-            for channel in wide:
-                channel.send(frame)
-
-    def _carry_narrow(self, channel: Channel, now: int) -> None:
-        """One part after a beat, where the peer hears none of our wide links or one
-        part is enough."""
-        hears = self._ear.beat.hears if self._ear.beat is not None else 0
-        is_heard_wide = any(
-            hears >> other.index & 1 for other in self._channels if not other.is_narrow and other.is_usable
-        )
-        if is_heard_wide and len(self._body) > wire.part_room(channel.mtu):
-            return
-        part = channel.next_part(self._version, self._body, self._held_by_peer())
-        if part is not None and channel.send(self._seal(part, now)):
-            channel.part_was_sent()
+        if due:
+            self._mouth.beat(due, now, brain_gone=voice is Voice.BRAIN_GONE)
 
     # -- hearing the peer ---------------------------------------------------------------
 
@@ -342,30 +266,14 @@ class Heart:
                 return
             match received[0]:
                 case messages.Identify(incarnation=incarnation):
-                    self._identify(incarnation)
+                    self._renewed_at_ms = now_ms()
+                    self._mouth.identify(incarnation, self._renewed_at_ms)
                 case messages.Renew(hears=hears):
-                    self._renewed_at_ms, self._hears = now_ms(), hears
+                    self._renewed_at_ms, self._mouth.hears = now_ms(), hears
                 case messages.Carry(version=version, body=body):
-                    self._version, self._body = version, body
-                    self._wide_at_ms = 0
+                    self._mouth.carry(version, body)
                 case other:
                     raise AssertionError(other)
-
-    def _identify(self, incarnation: Incarnation) -> None:
-        """Speak for this incarnation from now on, under a new salt.
-
-        The generation is the time since boot: higher than that of any heart
-        before, since an incarnation does not outlive a boot.
-        """
-        now = now_ms()
-        before = self._sealer.generation if self._sealer is not None else 0
-        salt = wire.Salt(max(now, before + 1), os.urandom(wire.RANDOM_SIZE))
-        self._sealer = wire.Sealer(self._cluster, self._settings.node, incarnation, salt)
-        self._sent = SentTimes()
-        self._renewed_at_ms = now
-        self._version, self._body, self._hears = 0, b"", 0
-        for channel in self._channels:
-            channel.forget_parts()
 
     def _tell(self, message: messages.AnyMessage) -> bool:
         """To the brain; False if there is none or it does not read."""

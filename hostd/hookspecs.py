@@ -63,8 +63,9 @@ class AgentSpec:
     @hookspec(firstresult=True)
     def sandbox(self, directory: Path) -> dict[str, Any] | None:
         """Optional.  Make a private instance of the service under ``directory``
-        (data, free port, right user) and return its parameters.  Called by
-        ``hostd-agent test`` only."""
+        (data, free port, right user) and return its parameters; raise
+        AgentError, with a cure, where none can be made.  Called by
+        ``hostd-agent test`` only, which ends what it leaves running."""
 
 
 class PluginSpec:
@@ -92,7 +93,9 @@ class PluginSpec:
     def fence(self, order: FenceOrder) -> bool | None:
         """Power ``order.node`` off through one fencing device, and return True
         once the device itself has said that it is off: on this word alone the
-        node's services are started elsewhere.  Raise AgentError if it is not
+        node's services are started elsewhere.  With ``order.storage`` it keeps
+        its power, and loses its disks: True once these say that it writes to
+        none of them any more.  Raise AgentError if it is not
         off or if that cannot be known; None: this agent is not of a kind that
         the plugin works.  Must not reboot the node, and must succeed for one
         that is off already.  Called in a child of the host for one device at a

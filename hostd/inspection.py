@@ -19,13 +19,13 @@ from typing import Final
 
 import psutil
 
-from hostd import device_inspection, hardware, keys, realtime
+from hostd import device_inspection, hardware, keys, notifier_inspection, realtime, unmounted
 from hostd.actions import Actions
 from hostd.api import ConfigError, LinkSettings, Note
 from hostd.cgroups import Marks
 from hostd.confd.complain import Complaints
 from hostd.confd.values import bare, duration_text
-from hostd.config import Configuration, Directories
+from hostd.config import Configuration, Directories, ResourceSettings
 from hostd.interfaces import Interfaces, NoInterface, ServiceAddress
 from hostd.jobs import Job, Outcome, Verb
 from hostd.registry import Registry
@@ -62,6 +62,9 @@ class Inspection:
         asyncio.run(self.addresses())
         self.scheduling()
         self.fencing()
+        types, folder = self._registry.notify_types(), self._directories.config
+        notifier_inspection.everything(self._configuration.notifiers, types, folder, self._complaints)
+        self.secrets()
         self.agents()
 
     def key(self) -> None:
@@ -153,7 +156,7 @@ class Inspection:
         address: ServiceAddress,
         services: list[ipaddress.IPv4Address | ipaddress.IPv6Address],
     ) -> None:
-        path = self._address_path(service)
+        path = self._path(service, "address")
         try:
             interface = interfaces.serving(address, services)
         except NoInterface as error:
@@ -176,11 +179,12 @@ class Inspection:
                     if address in (settings.settings.get("address"), settings.settings.get("peer_address")):
                         rule = f"is also the node's own address on link {settings.name}"
                         cure = "give the service an address of its own, which no node has"
-                        self._complaints.error(self._address_path(service.name), rule, cure, value=address)
+                        self._complaints.error(self._path(service.name, "address"), rule, cure, value=address)
 
-    def _address_path(self, service: str) -> tuple[str | int, ...]:
-        path = ("service", service, "address")
-        return path if path in self._complaints.places else ("service", service, "resources")
+    def _path(self, service: str, key: str) -> tuple[str | int, ...]:
+        """Where the service's ``address`` or ``params`` stand: by themselves, or somewhere in its resources."""
+        resources = ("service", service, "resources")
+        return resources if resources in self._complaints.places else ("service", service, key)
 
     # -- the machine -----------------------------------------------------------------
 
@@ -204,6 +208,16 @@ class Inspection:
         watchdog = self._configuration.watchdog
         if watchdog is not None:
             device_inspection.timer(watchdog, self._complaints, is_running=self.is_running)
+
+    def secrets(self) -> None:
+        """An agent's secret stands in conf.d itself: then nobody but root may read that file."""
+        for settings in self._configuration.resources:
+            for name in settings.secrets:
+                path = ("service", settings.service, "params", name)
+                open_to = notifier_inspection.readable(self._directories.config / self._complaints.place(path).file)
+                if settings.written.get(name) and open_to is not None:
+                    rule = f"({settings.resource}) is a secret, and others may read {open_to}"
+                    self._complaints.warn(path, rule, f"chmod 600 {open_to}")
 
     # -- agents ------------------------------------------------------------------------
 
@@ -234,10 +248,20 @@ class Inspection:
                 )
                 outcome = _outcome(actions, job, selector)
                 if not outcome.ok:
-                    reason = "took too long" if outcome.timed_out else outcome.reason
-                    rule = f"({settings.resource}) does not fit this machine: {reason}"
-                    cure = outcome.cure or f"see hostd-agent show {settings.agent}"
-                    self._complaints.error(("service", settings.service, "params"), rule, cure)
+                    self._unfit(settings, outcome)
+
+    def _unfit(self, settings: ResourceSettings, outcome: Outcome) -> None:
+        """What an agent says against its parameters: a mistake, unless it misses what is not mounted yet."""
+        path = self._path(settings.service, "params")
+        place = unmounted.place_of(outcome.reason, settings, self._configuration, self._registry.parameters)
+        if place is not None:
+            rule = f"({settings.resource}) cannot be checked before {place.mounted_by} mounts {place.directory}"
+            cure = "run hostd check on the node where it is mounted, or once it is"
+            self._complaints.note(path, f"{rule}: {outcome.reason}", cure)
+            return
+        reason = "took too long" if outcome.timed_out else outcome.reason
+        rule = f"({settings.resource}) does not fit this machine: {reason}"
+        self._complaints.error(path, rule, outcome.cure or f"see hostd-agent show {settings.agent}")
 
 
 def _outcome(actions: Actions, job: Job, selector: selectors.BaseSelector) -> Outcome:

@@ -25,7 +25,8 @@ import msgspec
 from hostd.core.effects import AddressChecked, PhaseChanged, ResourceTurned, ServiceTurned
 from hostd.core.plan import Plan
 from hostd.core.terms import Phase, ResourceState, ServiceState
-from hostd.requests import Entry, PhaseOfRecovery, Recovery, RecoveryTotal
+from hostd.requests import Entry
+from hostd.status_form import PhaseOfRecovery, Recovery, RecoveryTotal
 
 RECOVERIES_MAX: Final = 500
 HISTORY_MIN: Final = 3

@@ -17,6 +17,7 @@ import msgspec
 
 from hostd.core.snapshot import Report, Snapshot
 from hostd.core.terms import ServiceState
+from hostd.decoding import UNDECODABLE
 from hostd.processes import boot_id
 
 log = logging.getLogger("hostd")
@@ -65,7 +66,7 @@ class LeftBehind:
                 note = msgspec.json.decode(file.read(SIZE_MAX), type=_Note)
         except FileNotFoundError:
             return ()  # the first daemon of this boot
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             log.error("%s: %s; what is set aside counts as running", self._path, error)
             return self._set_aside
         return note.services if note.boot == self._boot else ()

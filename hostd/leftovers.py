@@ -17,7 +17,7 @@ def kill(record: Record, groups: Groups) -> None:
     """Kill the processes of an action whose host died; never a number that was used again."""
     place = Place(record.service, record.resource, record.token, record.cgroup)
     log.warning("an earlier hostd left its %s of %s unfinished", record.action, record.resource)
-    if record.pid == 0:  # it had not begun: no daemon can be its doing
+    if record.pid == 0:  # it had not begun, or it is a monitor: no daemon can be its doing
         groups.kill(place, -1, daemons=True)
     elif record.cgroup or processes.is_same(record.pid, record.started):
         groups.kill(place, record.pid, daemons=False)

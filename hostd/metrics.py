@@ -8,13 +8,14 @@ that keeps the books.  What is in the file is a plugin's business (hook
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from hostd.requests import Status, plain
+from hostd import state
+from hostd.requests import plain
+from hostd.status_form import Status
 
 INTERVAL_MS: Final = 15_000
 """Half of what is common between two scrapes of node_exporter, at most."""
@@ -68,9 +69,9 @@ def replace_for_all(path: Path, text: str) -> None:
 
     Not synchronised to the disk: after a power cut it is written anew.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")  # the collector reads *.prom only
+    descriptor, beside = state.opened_beside(path, 0o644)  # the collector reads *.prom only
     try:
-        with open(beside, "w", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o644)) as file:
+        with open(descriptor, "w") as file:
             file.write(text)
         beside.replace(path)
     except OSError:

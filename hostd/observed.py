@@ -19,7 +19,7 @@ def differences(before: Snapshot | None, after: Snapshot) -> list[AnyFact]:
         facts.append(PhaseChanged(after.phase, after.confirmed, after.view, Why.ORDERED))
     for service, assignment in sorted(after.assignments.items()):
         old = before.assignments.get(service)
-        if old is None or old.owners != assignment.owners:
+        if assignment.owners != (old.owners if old is not None else ()):
             facts.append(ServiceAssigned(service, assignment.owners, assignment.why))
     for service, report in sorted(after.services.items()):
         earlier = before.services.get(service)

@@ -23,6 +23,7 @@ import msgspec
 
 from hostd.api import ConfigError, Parameters
 from hostd.config import Configuration, ResourceSettings, digest, refill
+from hostd.decoding import UNDECODABLE
 from hostd.records import file_name
 
 log = logging.getLogger("hostd.host")
@@ -198,7 +199,7 @@ class Origins:
         for path in sorted(self._folder.iterdir()):
             try:
                 origin = msgspec.json.decode(path.read_bytes()[:FILE_SIZE_MAX], type=Origin)
-            except (msgspec.DecodeError, OSError) as error:
+            except (OSError, *UNDECODABLE) as error:
                 if path.suffix == ".json":  # else a write that was interrupted
                     log.error("%s: %s; what it was about is taken for started as conf.d says", path, error)
                 path.unlink(missing_ok=True)

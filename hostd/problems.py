@@ -14,7 +14,7 @@ from hostd.core.node import Node
 from hostd.core.terms import Phase, ResourceState
 from hostd.drill_book import could_shoot, is_wrong
 from hostd.figures import Figures
-from hostd.requests import Problem, ServiceStatus, Status
+from hostd.status_form import Problem, ServiceStatus, Status
 
 DISPUTE_MS: Final = 15_000
 """A foreign claim to an address of ours is shown for so long."""
@@ -173,7 +173,7 @@ def _of_watchdog(status: Status) -> Iterator[Problem]:
 
 
 def _of_this_node(core: Node, figures: Figures) -> Iterator[Problem]:
-    if not core.plan.fencing:
+    if not core.plan.fencing and not core.plan.cuts_storage:
         yield Problem("warning", "no-fencing", {})
     elif not figures.fences_peer:
         yield Problem("warning", "no-fencing-device", {"node": core.peer})

@@ -24,9 +24,11 @@ from typing import Final
 
 import msgspec
 
+from hostd import state
 from hostd.core.effects import AnyFact
 from hostd.core.events import AnyEvent
 from hostd.core.plan import Plan
+from hostd.decoding import UNDECODABLE
 from hostd.requests import Entry
 
 FORMAT: Final = 1
@@ -140,7 +142,7 @@ class Recorder:
     def _extend(self, pieces: list[bytes]) -> None:
         files = flights(self._folder)
         if pieces and files:
-            with open(files[-1], "ab") as file:
+            with open(files[-1], "ab", opener=_private) as file:
                 file.write(b"".join(pieces))
 
     def _open_next(self) -> None:
@@ -149,7 +151,9 @@ class Recorder:
         for old in files[: max(0, len(files) - FILES_MAX + 1)]:
             old.unlink(missing_ok=True)
         number = int(files[-1].stem.removeprefix("flight-")) + 1 if files else 1
-        os.close(os.open(self._folder / f"flight-{number:08}.rec", os.O_CREAT | os.O_WRONLY, 0o600))
+        path = self._folder / f"flight-{number:08}.rec"
+        path.unlink(missing_ok=True)  # no file of ours has this number
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _frame(content: AnyFrame) -> bytes:
@@ -159,7 +163,8 @@ def _frame(content: AnyFrame) -> bytes:
 
 def flights(folder: Path) -> list[Path]:
     """The recorder's files, oldest first."""
-    return sorted(path for path in folder.glob("flight-*.rec") if path.stem[7:].isdigit())
+    found = (path for path in folder.glob("flight-*.rec") if path.stem[7:].isdecimal())
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def read(path: Path) -> Iterator[AnyFrame]:
@@ -175,7 +180,7 @@ def read(path: Path) -> Iterator[AnyFrame]:
                 return
             try:
                 yield _decoder.decode(body)
-            except msgspec.DecodeError:  # of another release
+            except UNDECODABLE:  # of another release, or damaged
                 return
 
 
@@ -227,7 +232,8 @@ class Timeline:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    """Never through a link: nobody but root should be able to put one there, and ours are none."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def read_timeline(folder: Path) -> Iterator[Entry]:
@@ -235,13 +241,13 @@ def read_timeline(folder: Path) -> Iterator[Entry]:
     decoder = msgspec.json.Decoder(Entry)
     for name in ("timeline.jsonl.1", "timeline.jsonl"):
         try:
-            lines = (folder / name).read_bytes().splitlines()
+            lines = state.read(folder / name, 2 * TIMELINE_SIZE_MAX).splitlines()
         except OSError:
             continue
         for line in lines:
             try:
                 yield decoder.decode(line)
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 continue
 
 

@@ -7,6 +7,7 @@ small file per resource and kind in the runtime directory, replaced by
 rename.  It does not know how an action is killed.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Final
@@ -14,10 +15,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from hostd.decoding import UNDECODABLE
+
 FILE_SIZE_MAX: Final = 20_000
 """A record has some 400 bytes."""
 
 
+@functools.lru_cache(maxsize=1_000)
 def file_name(*parts: str) -> str:
     """One file name for any names; different names never give the same one."""
     return "+".join(quote(part, safe="@:=,").replace(".", "%2E") for part in parts)
@@ -41,6 +45,11 @@ class Record(msgspec.Struct, frozen=True):
     """The child's start time in clock ticks since boot."""
     ended: bool = False
     """No process of it is left, and it did not end well."""
+
+    @property
+    def needs_pid(self) -> bool:
+        """Must its process be known, too?  Not of a monitor in a cgroup: nothing in there is to survive it."""
+        return self.changes or not self.cgroup
 
 
 class Records:
@@ -69,7 +78,7 @@ class Records:
                 continue
             try:
                 record = msgspec.json.decode(path.read_bytes()[:FILE_SIZE_MAX], type=Record)
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 path.unlink(missing_ok=True)  # ours are written by rename: this is not one of them
                 continue
             if record.boot == boot:

@@ -1,4 +1,4 @@
-"""How it stands: the core's views and the brain's figures → :class:`hostd.requests.Status`.
+"""How it stands: the core's views and the brain's figures → :class:`hostd.status_form.Status`.
 
 Decides what one word each node, service and problem gets.  Problems carry a
 code and what they are about; their sentences are made in ``commands``.
@@ -18,7 +18,7 @@ from hostd.core.terms import Clearance, Incarnation, Mode, Phase, ResourceState,
 from hostd.drill_book import could_shoot
 from hostd.figures import Figures
 from hostd.problems import problems_of
-from hostd.requests import (
+from hostd.status_form import (
     FencingStatus,
     HeartStatus,
     InstanceStatus,
@@ -79,8 +79,11 @@ def status_of(core: Node, figures: Figures, now_ms: int, wall: float) -> Status:
         nodes=nodes,
         services=dict(sorted(services.items())),
         fencing=FencingStatus(
-            mode="required" if core.plan.fencing else "none",
-            ready=core.plan.fencing and figures.fences_peer and could_shoot(devices) and not figures.fencing_failure,
+            mode="required" if core.plan.fencing else "storage" if core.plan.cuts_storage else "none",
+            ready=(core.plan.fencing or core.plan.cuts_storage)
+            and figures.fences_peer
+            and could_shoot(devices)
+            and not figures.fencing_failure,
             clearance=core.clearance.name.lower(),
             devices=devices,
         ),
@@ -275,6 +278,8 @@ def _order(core: Node, service: Service, found: dict[str, Report]) -> tuple[tupl
     elif order is not None:
         owners, why, plain = order.owners, order.why, (*_PLAIN, Why.FAILBACK)  # if it is there, it is over
     else:
+        return (), None
+    if not owners and why is Why.ADOPTED:  # a new view found it nowhere: why that is so, only the coordinator knows
         return (), None
     if not owners or why not in plain:
         return owners, why

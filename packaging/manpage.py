@@ -99,6 +99,8 @@ def of_agents(registry: Registry) -> Iterator[str]:
         yield from paragraph(f"Time limits: {limits}. Monitored every {parameters.monitor_interval}{depth}.")
         if parameters.exclusive_storage:
             yield from paragraph("Its data must never be written by two nodes at once.")
+        if parameters.guards_storage:
+            yield from paragraph("While it is started, the storage itself refuses the other node's writes.")
 
 
 def of_fields(parameters: Parameters) -> Iterator[str]:

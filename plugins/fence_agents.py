@@ -105,6 +105,11 @@ def drill(order: FenceOrder) -> str:
 
 def _program(order: FenceOrder) -> str:
     """The path of the program; AgentError if there is none, or if its word must not count."""
+    if order.storage:
+        raise AgentError(
+            f'{order.agent} is asked for the power of {order.node}, and [fencing] mode is "storage"',
+            cure='set mode = "required", or name the device scsi_reservation',
+        )
     name = Path(order.agent).name
     if name in NO_POWER:
         raise AgentError(

@@ -10,10 +10,12 @@ once, and ``serial`` shows a gap.
 import datetime
 import email.message
 import email.utils
+import ipaddress
 import json
 import os
 import shutil
 import smtplib
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -46,13 +48,15 @@ def notify_types() -> dict[str, Parameters]:
             Field(
                 "relay", default="", help="HOST or HOST:PORT that takes mail by SMTP; default: sendmail of this machine"
             ),
-            Field("starttls", bool, default=False, help="encrypt, and refuse a relay that cannot"),
+            Field("starttls", bool, default=False, help="encrypt, and refuse a relay that cannot or is another"),
+            Field("ca", Path, default=None, help="certificates to trust instead of this machine's (/etc/ssl/certs)"),
             Field("username", default="", help="for the relay; its password is a secret"),
             Field("password", default=None, secret=True, help="for the relay"),
             Field("sendmail", Path, default=Path(SENDMAIL), help="used without a relay"),
         ),
         "webhook": Parameters(
             Field("url", help="gets the event by POST, as JSON"),
+            Field("url", default=None, secret=True, help="instead: a URL that nobody else may know"),
             Field("headers", dict, default={}, help="more headers"),
             Field("token", default=None, secret=True, help="sent as Authorization: Bearer"),
         ),
@@ -137,6 +141,11 @@ def _send_mail(notice: Notice) -> None:
             _by_relay(notice, letter)
         else:
             _by_sendmail(notice, letter)
+    except ssl.SSLCertVerificationError as error:
+        raise AgentError(
+            f"the mail was not sent: the relay's certificate is not to be trusted: {error.verify_message}",
+            cure="name the relay as its certificate does; if its authority is your own, name that file as ca",
+        ) from error
     except (OSError, smtplib.SMTPException) as error:
         raise AgentError(f"the mail could not be sent: {error}", cure="see the relay and its log") from error
 
@@ -150,7 +159,8 @@ def _letter(notice: Notice) -> email.message.EmailMessage:
     letter["Date"] = email.utils.formatdate(notice.at, localtime=True)
     letter["Message-ID"] = f"<{notice.serial}.{int(notice.at * 1_000)}.{notice.node}@{notice.cluster}.hostd>"
     letter["Auto-Submitted"] = "auto-generated"
-    lost = f"\n{notice.dropped} events before this one were dropped: too many waited.\n" if notice.dropped else ""
+    before = "1 event before this one was" if notice.dropped == 1 else f"{notice.dropped} events before this one were"
+    lost = f"\n{before} dropped: too many waited.\n" if notice.dropped else ""
     at = datetime.datetime.fromtimestamp(notice.at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
     letter.set_content(
         f"{at}  {notice.node}\n{notice.text}\n{lost}\n"
@@ -164,12 +174,23 @@ def _by_relay(notice: Notice, letter: email.message.EmailMessage) -> None:
     host, _, port = (
         notice.params["relay"].rpartition(":") if ":" in notice.params["relay"] else (notice.params["relay"], "", "25")
     )
+    if notice.params["username"] and not notice.params["starttls"] and not _is_here(host.strip("[]")):
+        raise AgentError("the password would cross the network for all to read", cure="set starttls = true")
     with smtplib.SMTP(host.strip("[]"), int(port), timeout=max(1.0, notice.remaining)) as relay:
         if notice.params["starttls"]:
-            relay.starttls()
+            # smtplib by itself would take any certificate
+            relay.starttls(context=ssl.create_default_context(cafile=notice.params["ca"]))
         if notice.params["username"]:
             relay.login(notice.params["username"], notice.secret("password") or "")
         relay.send_message(letter)
+
+
+def _is_here(host: str) -> bool:
+    """This very machine, as far as its name tells."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _by_sendmail(notice: Notice, letter: email.message.EmailMessage) -> None:
@@ -185,9 +206,10 @@ def _by_sendmail(notice: Notice, letter: email.message.EmailMessage) -> None:
 
 
 def _post(notice: Notice) -> None:
-    url = str(notice.params["url"])
+    url = notice.secret("url") or str(notice.params["url"])
+    host = urlsplit(url).hostname or "the web server"  # of the URL only this is shown: the rest may be a secret
     if urlsplit(url).scheme not in ("http", "https"):
-        raise AgentError(f"{url} is no address of a web server", cure="use http:// or https://")
+        raise AgentError("url is no address of a web server", cure="use http:// or https://")
     headers = {"Content-Type": "application/json", "User-Agent": "hostd", **notice.params["headers"]}
     token = notice.secret("token")
     if token:
@@ -197,9 +219,9 @@ def _post(notice: Notice) -> None:
         with urllib.request.urlopen(request, timeout=max(1.0, notice.remaining)) as answer:
             answer.read(1)
     except urllib.error.HTTPError as error:
-        raise AgentError(f"{urlsplit(url).netloc} answered {error.code} {error.reason}") from error
+        raise AgentError(f"{host} answered {error.code} {error.reason}") from error
     except OSError as error:
-        raise AgentError(f"{urlsplit(url).netloc} was not told: {getattr(error, 'reason', error)}") from error
+        raise AgentError(f"{host} was not told: {getattr(error, 'reason', error)}") from error
 
 
 def facts(notice: Notice) -> dict[str, Any]:

@@ -5,8 +5,16 @@ An agent is one module in ``agents/`` that implements the hooks of
 fencing device is one module in ``plugins/``.  Neither imports anything else
 of hostd, so that an agent that works today works with the next release.
 
-The nouns and errors stand here; ``hostd.api.servers`` (the processes of a
-server, found and ended) is imported by the agents that need it.
+The nouns and errors stand here.  Beside it, imported by who needs them, are
+tools that know no service: ``servers`` (the processes of a server, found and
+ended), ``probes`` (asks what may hang), ``connections``, ``listening`` and
+``claims`` (who is at the other end, where does it listen, who has it locked),
+``http_get`` (one request), ``occupancy`` (one server per directory), ``access`` (may this user?),
+``startlog`` (what it says while it starts).
+
+What knows one service has a room of its own: ``cyrus``, ``ldap``, ``mysql``,
+``storage`` (disks and filesystems), ``foreign`` (OCF agents and init scripts).
+Authors may use a room; it changes with the agents that it was made for.
 """
 
 from typing import Final

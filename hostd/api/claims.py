@@ -78,11 +78,11 @@ def listens(pid: int, path: Path) -> bool:
                 doors.add(f"socket:[{fields[6]}]")
     if not doors:
         return False
+    folder = f"/proc/{pid}/fd"
     try:
-        files = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda file: int(file.name))
-        for file in files:  # lowest first: what listens was opened early
+        for number in sorted(map(int, os.listdir(folder))):  # noqa: PTH208 - lowest first: what listens was opened early
             try:
-                if str(file.readlink()) in doors:
+                if os.readlink(f"{folder}/{number}") in doors:  # noqa: PTH115 - of many files
                     return True
             except FileNotFoundError:
                 continue  # closed while we looked

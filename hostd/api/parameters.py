@@ -42,7 +42,16 @@ class Parameters:
     ``timeouts``: default time limits per action, as durations with a unit;
     ``monitor_interval`` likewise, and ``monitor_depth`` of the recurring monitor
     (0, 10 or 20).  ``exclusive_storage``: writes data that two nodes must never
-    write at once.  ``any_others``: parameters beyond
+    write at once.  ``guards_storage``: while a resource of this agent is started
+    on one node, the storage itself refuses the writes of every other node, so
+    that the data of the service it is part of, and of those that require that
+    service, is safe from a node that is believed to be gone.
+    ``guards_storage_with``: it does so only with these values of its parameters
+    (see :meth:`guards`).  ``mounts``: the name of the parameter that holds the directory
+    at which a resource mounts something, so that what lies below it is there only
+    while that is started; empty: it mounts nothing.  ``trial``: of an agent without a sandbox, what an
+    operator may give to ``hostd-agent test --live``, in a few words ("an idle
+    disk"); "" if any instance that nobody uses will do.  ``any_others``: parameters beyond
     the fields are allowed (an agent that passes them on).  ``cable``: a link
     type that always joins the two nodes directly, so that its carrier, where
     the medium has one (a serial line's DSR), tells of the peer's power.
@@ -56,6 +65,10 @@ class Parameters:
         monitor_interval: str = "10s",
         monitor_depth: int = 0,
         exclusive_storage: bool = False,
+        guards_storage: bool = False,
+        guards_storage_with: Mapping[str, Any] | None = None,
+        mounts: str = "",
+        trial: str = "",
         any_others: bool = False,
         cable: bool = False,
     ) -> None:
@@ -65,5 +78,14 @@ class Parameters:
         self.monitor_interval = monitor_interval
         self.monitor_depth = monitor_depth
         self.exclusive_storage = exclusive_storage
+        self.guards_storage = guards_storage
+        self.guards_storage_with = dict(guards_storage_with or {})
+        self.mounts = mounts
+        self.trial = trial
         self.any_others = any_others
         self.cable = cable
+
+    def guards(self, values: Mapping[str, Any]) -> bool:
+        """Does a resource with these parameters (defaults filled in) guard storage, as ``guards_storage`` means it?"""
+        wanted = self.guards_storage_with.items()
+        return self.guards_storage and all(name in values and values[name] == value for name, value in wanted)

@@ -7,6 +7,7 @@ one action.
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -48,7 +49,16 @@ class Resource:
         self.name, self.node, self.params, self.depth = name, node, params, depth
         self.run_dir, self.deadline = run_dir, deadline
         self.reference, self.service, self.interval_ms = reference, service, interval_ms
-        self.log = log or logging.getLogger(f"hostd.agent.{name}")
+        self.main_pid: int | None = None
+        """A start or monitor that has just found the main process may leave its number here:
+        then ``main_process`` is not asked for it."""
+        if log is not None:
+            self.log = log
+
+    @functools.cached_property
+    def log(self) -> logging.Logger:
+        """What it is told is kept with the action's output.  Made when it is first used: few monitors say anything."""
+        return logging.getLogger(f"hostd.agent.{self.name}")
 
     @property
     def remaining(self) -> float:

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from hostd.api.errors import NotInstalled
@@ -22,6 +21,8 @@ from hostd.api.resource import Resource
 
 NOTE = "main-process"
 """File in ``run_dir``: never believed, only a hint where to look first."""
+_AT_ONCE = 4_096
+"""Bytes; of the files of /proc only a command line may be longer."""
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
 """Where servers are that an ordinary PATH does not name."""
 
@@ -51,15 +52,13 @@ def find(
     ``is_ours`` holds; lowest number first.  ``among``: look at these alone, at a twentieth of the cost."""
     here = _namespaces(os.getpid())
     found = []
-    everybody = (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - many, often
-    for pid in everybody if among is None else among:
-        entry = Path(f"/proc/{pid}")
+    for pid in _everybody() if among is None else among:
         try:
-            program = os.readlink(f"/proc/{pid}/exe").rpartition("/")[2].removesuffix(" (deleted)")  # noqa: PTH115
+            program = _readlink(f"/proc/{pid}/exe").rpartition("/")[2].removesuffix(" (deleted)")
             if program not in programs:
                 continue
             fields = _stat(pid)
-            argv = tuple((entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+            argv = tuple(_text(f"/proc/{pid}/cmdline").rstrip("\0").split("\0"))
             process = ServerProcess(pid, int(fields[1]), argv, leads=int(fields[3]) == pid)
             if fields[0] not in ("Z", "X") and is_ours(process) and _namespaces(pid) == here:
                 found.append(process)
@@ -75,7 +74,7 @@ def known(resource: Resource, programs: Collection[str], is_ours: Callable[[Serv
     nothing: then all have to be looked at.
     """
     try:
-        pid = int((resource.run_dir / NOTE).read_text())
+        pid = int(_text(f"{resource.run_dir}/{NOTE}"))
     except (OSError, ValueError):
         return None
     return pid if find(programs, is_ours, among=[pid]) else None
@@ -83,8 +82,12 @@ def known(resource: Resource, programs: Collection[str], is_ours: Callable[[Serv
 
 def note(resource: Resource, pid: int) -> None:
     """Keep the server's main process for the next :func:`known`; a note that cannot be written costs speed only."""
+    path = f"{resource.run_dir}/{NOTE}"
     with contextlib.suppress(OSError):
-        (resource.run_dir / NOTE).write_text(str(pid))
+        if _text(path) == str(pid):  # nearly always; to write it costs twice that, on a disk thirty times
+            return
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        file.write(b"%d" % pid)
 
 
 def is_alive(pid: int) -> bool:
@@ -147,15 +150,37 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def _everybody() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - many, often
+
+
 def _stat(pid: int) -> list[str]:
     """Fields of ``/proc/PID/stat`` from the state on: state, parent, group, session, …"""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split(maxsplit=4)
 
 
 def _namespaces(pid: int) -> tuple[str, str]:
-    folder = Path(f"/proc/{pid}/ns")
-    return str((folder / "pid").readlink()), str((folder / "net").readlink())
+    return _readlink(f"/proc/{pid}/ns/pid"), _readlink(f"/proc/{pid}/ns/net")
+
+
+# Each look at a process takes several of these, each monitor several looks, in a child that pays
+# for every page of Python that it is the first to touch: a Path costs it more than the kernel's answer.
+
+
+def _text(path: str) -> str:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = more = os.read(file, _AT_ONCE)
+        while len(more) == _AT_ONCE:
+            more = os.read(file, _AT_ONCE)
+            data += more
+    finally:
+        os.close(file)
+    return data.decode(errors="replace")
+
+
+def _readlink(path: str) -> str:
+    return os.readlink(path)  # noqa: PTH115 - see above
 
 
 def _are_gone(pids: Sequence[int]) -> bool:

@@ -178,7 +178,7 @@ def _tell(job: "Job", outcome: "Outcome", *, as_json: bool) -> None:
         ("reason", outcome.reason),
         ("cure", outcome.cure),
         ("main process", str(outcome.main_pid or "")),
-        ("left over", f"{outcome.leftovers} processes" if outcome.leftovers else ""),
+        ("left over", f"{outcome.leftovers} process{'es' * (outcome.leftovers != 1)}" if outcome.leftovers else ""),
         ("evidence", outcome.evidence),
         ("it printed", outcome.output),
     ):

@@ -90,6 +90,8 @@ def _facts(agent: "Agent", reference: str, parameters: "Parameters") -> dict[str
         "monitor_interval": parameters.monitor_interval,
         "monitor_depth": parameters.monitor_depth,
         "exclusive_storage": parameters.exclusive_storage,
+        "guards_storage": parameters.guards_storage,
+        "mounts": parameters.mounts,
         "hooks": sorted(agent.hooks),
     }
 
@@ -112,4 +114,7 @@ def _print(agent: "Agent", reference: str, parameters: "Parameters") -> None:
     print(f"\ntime limits: {limits}; monitored every {parameters.monitor_interval}, depth {parameters.monitor_depth}")
     if parameters.exclusive_storage:
         print("writes data that two nodes must never write at once")
+    if parameters.guards_storage:
+        needed = " and ".join(f"{name} = {json.dumps(value)}" for name, value in parameters.guards_storage_with.items())
+        print(f"{f'with {needed}: ' if needed else ''}while it is started, the storage refuses the other node's writes")
     print(f"answers: {', '.join(sorted(agent.hooks))}")

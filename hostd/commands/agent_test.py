@@ -8,6 +8,7 @@ are tried are in ``hostd.proving``.
 import argparse
 import difflib
 import secrets
+import shlex
 import signal
 import sys
 import tempfile
@@ -32,6 +33,7 @@ SHOWN_FROM_MS: Final = 1_000
 NAMED_MAX: Final = 3
 """Rules that the verdict names; all of them stand above it."""
 SEED_MAX: Final = 999_999
+_EXAMPLES: Final[dict[object, str]] = {list: "'[\"…\"]'", bool: "true"}
 EXAMPLES: Final = """examples:
   hostd-agent test httpd
   hostd-agent test ./my_agent.py --only stop,zombie
@@ -111,7 +113,7 @@ def _prove(
     is_live = not subject.has_sandbox or namespace.live
     if not is_live:
         views.leave_the_machines()  # else mounts of the sandbox are undone one by one; as non-root it can mount nothing
-    screen = Screen(len(rules), is_quiet=namespace.json, untold=refusal)
+    screen = Screen(len(rules), is_quiet=namespace.json, untold=(refusal, runner.WITHOUT_A_STAGE))
     place = "its text only" if refusal else "on the service itself" if is_live else "on a private instance"
     screen.head(subject, seed, place)
     stage = Stage(subject, folder, keeper, seed, is_live=is_live)
@@ -144,6 +146,10 @@ def _prove(
     if refusal:
         print(f"hostd-agent: {refusal}", file=sys.stderr)
         return ExitCode.UNSAFE
+    untried = sum(finding.reason == runner.WITHOUT_A_STAGE for finding in verdict.findings)
+    if untried and not is_live:
+        advice = f"mend what the rule sandbox says, or {_live(subject, namespace)}"
+        print(f"hostd-agent: {untried} rules were not tried; {advice}", file=sys.stderr)
     return ExitCode.DONE if verdict.is_passed else ExitCode.NO
 
 
@@ -177,10 +183,20 @@ def _refusal(namespace: argparse.Namespace, subject: "Subject") -> str:
         return ""
     if not namespace.live:
         return (
-            f"{subject.reference} has no sandbox, so only its text was judged; "
-            "with --live the service itself is started, stopped and killed"
+            f"{subject.reference} has no sandbox, so only its text was judged. To have it started, stopped and "
+            f"killed, {_live(subject, namespace)}"
         )
     return _managed(namespace, subject)
+
+
+def _live(subject: "Subject", namespace: argparse.Namespace) -> str:
+    """What to give for it to be tried without a sandbox, and the command."""
+    gift = subject.parameters.trial or "an instance that nobody uses"
+    wanted = [field for field in subject.parameters.fields if field.is_required and field.name not in subject.given]
+    missing = [f"{field.name}={_EXAMPLES.get(field.type, '…')}" for field in wanted]
+    given_words = [shlex.quote(word) for word in namespace.params if word.partition("=")[0] not in subject.secrets]
+    command = " ".join(["hostd-agent test", namespace.name, *given_words, *missing, "--live"])
+    return f"give it {gift}: {command}"
 
 
 def _managed(namespace: argparse.Namespace, subject: "Subject") -> str:
@@ -218,8 +234,8 @@ def _managed(namespace: argparse.Namespace, subject: "Subject") -> str:
 class Screen:
     """One line per rule as it ends, and on a terminal the rule that is being tried."""
 
-    def __init__(self, count: int, *, is_quiet: bool, untold: str) -> None:
-        """``untold``: a reason to skip that is told once, at the end."""
+    def __init__(self, count: int, *, is_quiet: bool, untold: tuple[str, ...]) -> None:
+        """``untold``: reasons to skip that are told once, at the end."""
         self._count, self._is_quiet, self._untold = count, is_quiet, untold
         self._number = 0
         self._shows_progress = sys.stderr.isatty()
@@ -235,7 +251,7 @@ class Screen:
 
     def ended(self, finding: "Finding") -> None:
         self.clear()
-        if not self._is_quiet and (not self._untold or finding.reason != self._untold):
+        if not self._is_quiet and not (finding.reason and finding.reason in self._untold):
             print(_line(finding), flush=True)
 
     def clear(self) -> None:

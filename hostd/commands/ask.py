@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Final, TypeVar
 
-import msgspec
-
 from hostd.commands import complaints, sentences
 from hostd.commands.exits import ExitCode
 from hostd.core.events import AnyCommand
+from hostd.decoding import UNDECODABLE
 from hostd.requests import (
     ANSWER_SIZE_MAX,
+    READERS_SOCKET_NAME,
     SOCKET_NAME,
     AnyAnswer,
     AnyRequest,
@@ -20,12 +20,12 @@ from hostd.requests import (
     Order,
     Refused,
     Rejected,
-    Status,
     StatusIs,
     Taken,
     decode_answer,
     encode,
 )
+from hostd.status_form import Status
 
 TIMEOUT_S: Final = 12.0
 """A little longer than the daemon gives itself."""
@@ -44,8 +44,8 @@ class Unanswered(Exception):
 
 
 def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None, timeout_s: float = TIMEOUT_S) -> AnyAnswer:
-    """One request, one answer.  Raises :class:`Unanswered` if the daemon is not
-    reachable or turns the request away."""
+    """One request, one answer; from the socket for everyone, if there is one and the other is closed to us.
+    Raises :class:`Unanswered` if the daemon is not reachable or turns the request away."""
     path = runtime / SOCKET_NAME
     until = time.monotonic() + (RETRY_S if retry_s is None else retry_s)
     while True:
@@ -56,7 +56,12 @@ def ask(runtime: Path, request: AnyRequest, *, retry_s: float | None = None, tim
             if time.monotonic() >= until:
                 raise Unanswered(sentences.unreachable(path, error), ExitCode.UNREACHABLE) from None
             time.sleep(0.1)
-        except (OSError, msgspec.DecodeError) as error:
+        except PermissionError as error:
+            readers = runtime / READERS_SOCKET_NAME
+            if path == readers or not readers.exists():
+                raise Unanswered(sentences.unreachable(path, error), ExitCode.UNREACHABLE) from None
+            path = readers
+        except (OSError, *UNDECODABLE) as error:
             raise Unanswered(sentences.unreachable(path, error), ExitCode.UNREACHABLE) from None
     if isinstance(answer, Rejected):
         code = ExitCode.WRONG_USE if answer.reason == "unknown-service" else ExitCode.UNREACHABLE

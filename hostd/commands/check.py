@@ -6,15 +6,18 @@ nothing, needs no daemon, and may be run on either node at any time.
 
 import argparse
 import json
-import sys
 import textwrap
+from collections import Counter
 from typing import Any, Final
 
-from hostd.commands import options
+from hostd.commands import options, progress
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
+from hostd.confd.values import counted
 from hostd.config import Complaint, Configuration, Directories, Examined, examine
 
+WORDS: Final = {"error": ("error", "red"), "warning": ("warning", "yellow"), "info": ("note", "dim")}
+"""How each severity is shown, worst first."""
 MARGIN: Final = 9
 """Of complaints: "warning" and two blanks."""
 
@@ -71,21 +74,14 @@ def look(directories: Directories, node: str) -> tuple[Examined, tuple[Complaint
     ]  # fmt: skip
     complaints = Complaints(examined.places)
     if examined.configuration is not None:
-        Inspection(examined.configuration, registry, directories, complaints, _progress).everything()
-        _progress("")
+        Inspection(examined.configuration, registry, directories, complaints, progress.say).everything()
+        progress.say("")
     return examined, (*examined.complaints, *complaints.gathered, *extensions)
 
 
 def _of_sentence(sentence: str) -> Complaint:
     rule, _, cure = sentence.partition("; ")
     return Complaint("", None, rule, "", "", cure or "see hostd-agent list", True)
-
-
-def _progress(what: str) -> None:
-    """One line that is written over, on a terminal only."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{what + ' …' if what else ''}")
-        sys.stderr.flush()
 
 
 def facts(
@@ -100,7 +96,7 @@ def facts(
         "configuration_is_good": configuration is not None,
         "complaints": [
             {
-                "severity": "warning" if complaint.is_warning else "error",
+                "severity": complaint.severity,
                 "file": complaint.file or None,
                 "line": complaint.line,
                 "key": complaint.key,
@@ -117,27 +113,28 @@ def facts(
 def show(
     directories: Directories, node: str, configuration: Configuration | None, complaints: tuple[Complaint, ...]
 ) -> None:
-    """Mistakes first, then warnings, then one line that says it all."""
+    """Mistakes first, then warnings, then notes, then one line that says it all."""
     paper = Paper()
     paper.line(paper.colour(f"{directories.config} on {node}", "bold"))
-    for complaint in sorted(complaints, key=lambda complaint: complaint.is_warning):
-        word, colour = ("warning", "yellow") if complaint.is_warning else ("error", "red")
+    for complaint in sorted(complaints, key=lambda complaint: list(WORDS).index(complaint.severity)):
+        word, colour = WORDS[complaint.severity]
         paper.wrapped(word, complaint.text, indent=MARGIN, colour=colour)
     for line in textwrap.wrap(_verdict(configuration, complaints), WIDTH):
         paper.line(paper.colour(line, "bold"))
 
 
 def _verdict(configuration: Configuration | None, complaints: tuple[Complaint, ...]) -> str:
-    warnings = sum(complaint.is_warning for complaint in complaints)
-    errors = len(complaints) - warnings
-    counts = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+    found = Counter(complaint.severity for complaint in complaints)
+    counts = f"{counted(found['error'], 'error')}, {counted(found['warning'], 'warning')}"
+    if found["info"]:
+        counts += f", {counted(found['info'], 'note')}"
     if configuration is None:
         return f"conf.d cannot be used: {counts}. The machine is looked at once conf.d is right."
     plan = configuration.plan
-    what = f'"{plan.cluster}": {len(plan.services)} services, {len(plan.links)} links'
+    what = f'"{plan.cluster}": {counted(len(plan.services), "service")}, {counted(len(plan.links), "link")}'
     if configuration.set_aside:
         names = ", ".join(aside.service.name for aside in configuration.set_aside)
         return f"hostd would run here without {names}, set aside for a broken or unknown agent ({what}): {counts}."
-    if errors:
+    if found["error"]:
         return f"conf.d is right and this machine is not ({what}): {counts}."
     return f"Good ({what}): {counts}."

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from hostd.commands import sentences
-from hostd.requests import Problem, Status
+from hostd.confd.values import counted
+from hostd.status_form import Problem, Status
 
 PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "peer-lost": (
@@ -147,7 +148,7 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
         "Orders to stop, standby or move are not on the disk: {detail}.",
         "See to the disk; a restart of both nodes would forget them.",
     ),
-    "records-lost": ("{count} steps are missing in the flight recorder: the disk was too slow.", "See to the disk."),
+    "records-lost": ("Missing in the flight recorder: {steps}. The disk was too slow.", "See to the disk."),
 }
 
 _DIRECTIONS: Final = {
@@ -175,6 +176,8 @@ def _with_text(problem: Problem) -> Problem:
     if problem.code in ("fencing-drill-failed", "fencing-device-wrong"):
         cure = about["cure"] or "see to the device"
         about["cure"] = cure[:1].upper() + cure[1:]
+    if problem.code == "records-lost":
+        about["steps"] = counted(int(about["count"]), "step")
     if problem.code == "agent-broken":
         about["left"] = " It may run here still, left by an earlier hostd." if about["may_run"] else ""
         about["cure"] = about["cure"][:1].upper() + about["cure"][1:]

@@ -1,10 +1,9 @@
 """``hostd confirm-down NODE``: the operator vouches that a silent node is off."""
 
 import argparse
-import sys
 from typing import Any, Final
 
-from hostd.commands import ask, options
+from hostd.commands import ask, confirmation, options
 from hostd.commands.exits import ExitCode
 from hostd.core.events import ConfirmDown
 
@@ -25,7 +24,8 @@ def register(subparsers: Any) -> None:
 
 def run(namespace: argparse.Namespace) -> int:
     node: str = namespace.target
-    if not namespace.yes and not _is_typed(node):
+    warning = f"If {node} is NOT off, two nodes will run the same services and may destroy data."
+    if not namespace.yes and not confirmation.is_typed(node, warning, "confirm that it is off"):
         return ExitCode.UNSAFE
     try:
         ask.order(options.runtime(namespace), ConfirmDown(node))
@@ -33,18 +33,3 @@ def run(namespace: argparse.Namespace) -> int:
         return ask.complain(error)
     print(f"{node} counts as off; its services are taken over. See: hostd status --watch")
     return ExitCode.DONE
-
-
-def _is_typed(node: str) -> bool:
-    if not sys.stdin.isatty():
-        print("refused for safety: nobody is there to type the node's name; override: --yes", file=sys.stderr)
-        return False
-    print(f"If {node} is NOT off, two nodes will run the same services and may destroy data.")
-    try:
-        typed = input("Type the node's name to confirm that it is off: ")
-    except EOFError:
-        typed = ""
-    if typed.strip() != node:
-        print("not confirmed", file=sys.stderr)
-        return False
-    return True

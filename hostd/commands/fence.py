@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from hostd.commands import ask, follow, options, sentences
+from hostd.commands import ask, confirmation, follow, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
 from hostd.core.effects import ClearanceTurned
 from hostd.core.events import FenceNode
 from hostd.core.terms import Clearance
-from hostd.requests import AskDrill, AskLog, DeviceStatus, DrillIs, LogIs, Status, Taken, plain
+from hostd.requests import AskDrill, AskLog, DrillIs, LogIs, Taken, plain
+from hostd.status_form import DeviceStatus, Status
 
 POLL_S: Final = 0.2
 MARGIN: Final = 9
@@ -58,7 +59,8 @@ def run(namespace: argparse.Namespace) -> int:
         print("--json goes with --check; the outcome of a shot is in: hostd status --json", file=sys.stderr)
         return ExitCode.WRONG_USE
     node: str = namespace.target
-    if not namespace.yes and not _is_typed(node):
+    warning = f"{node} will lose its power at once: what it has not written is lost."
+    if not namespace.yes and not confirmation.is_typed(node, warning, "have it powered off"):
         return ExitCode.UNSAFE
     runtime = options.runtime(namespace)
     try:
@@ -67,21 +69,6 @@ def run(namespace: argparse.Namespace) -> int:
         return ask.complain(error)
     shot = _Shot(node, runtime, was_lost)
     return follow.carry_out(namespace, FenceNode(node), lambda _: f"{node} is to be powered off", shot.done)
-
-
-def _is_typed(node: str) -> bool:
-    if not sys.stdin.isatty():
-        print("refused for safety: nobody is there to type the node's name; override: --yes", file=sys.stderr)
-        return False
-    print(f"{node} will lose its power at once: what it has not written is lost.")
-    try:
-        typed = input("Type the node's name to have it powered off: ")
-    except EOFError:
-        typed = ""
-    if typed.strip() != node:
-        print("not confirmed", file=sys.stderr)
-        return False
-    return True
 
 
 class _Shot:

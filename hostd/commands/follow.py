@@ -13,7 +13,8 @@ from typing import Final
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.core.events import AnyCommand
-from hostd.requests import Status, Taken
+from hostd.requests import Taken
+from hostd.status_form import Status
 
 POLL_S: Final = 0.1
 HELD_MAX_S: Final = 5.0

@@ -7,7 +7,7 @@ different, and what a difference means, is settled in ``hostd.changes``.
 from typing import Final, NamedTuple
 
 from hostd.changes import Change, Kind, ServiceDescription
-from hostd.requests import Status
+from hostd.status_form import Status
 
 VERDICTS: Final = {
     "same": "Nothing differs from what hostd runs by.",

@@ -173,7 +173,7 @@ class Report:
             refused = " What was refused is missing in them." if ledger.count(Verdict.REFUSED) else ""
             files = f"{len(self._result.files)} files and a new key are in {written}.{refused}"
             self._say(f"{files} Read them; copy them to the other node; check on both:", "")
-            self._paper.line(f"  scp -pr {written} OTHERNODE:{written.absolute()}")
+            self._paper.line(f"  scp -pr {written} OTHERNODE:{written.absolute().parent}/")
             self._paper.line(f"  hostd check --config {written}")
         elif with_files:
             self._say(f"With -o OUT they are written, with a new {KEY_FILE}.", "")

@@ -13,7 +13,8 @@ from typing import Any, Final
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
-from hostd.requests import AskLedger, LedgerIs, Recovery, plain
+from hostd.requests import AskLedger, LedgerIs, plain
+from hostd.status_form import Recovery
 
 EPILOG: Final = """\
 examples:

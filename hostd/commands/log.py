@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hostd.commands import ask, options, sentences
+from hostd.commands import archives, ask, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
 from hostd.core.effects import ResourceTurned
@@ -73,7 +73,7 @@ def run(namespace: argparse.Namespace) -> int:
         try:
             entries = _with_other(entries, namespace)
         except (OSError, ValueError) as error:
-            print(f"{namespace.other}: {error}", file=sys.stderr)
+            print(f"{namespace.other}: {archives.said(error)}", file=sys.stderr)
             return ExitCode.WRONG_USE
     paper = Paper()
     for entry in entries:
@@ -113,13 +113,14 @@ def _is_wanted(entry: Entry, namespace: argparse.Namespace) -> bool:
 def _with_other(ours: list[Entry], namespace: argparse.Namespace) -> list[Entry]:
     """Both nodes' words by our clock; raises OSError and ValueError if the other's cannot be had."""
     from hostd.commands import clocks
-    from hostd.commands.replay import timelines
 
-    known = timelines(namespace.other)
+    known = archives.timelines(namespace.other)
+    if not known:
+        raise ValueError(archives.NO_REPORT)
     me = next((entry.node for entry in ours if not entry.observed), options.node(namespace))
     others = [node for node in known if node != me]
     if len(others) != 1:
-        raise ValueError(f"it has no timeline of another node than {me} (it has: {', '.join(known) or 'none'})")
+        raise ValueError(f"it has no timeline of another node than {me} (it has: {', '.join(known)})")
     theirs = known[others[0]]
     found = clocks.offset(ours, theirs, me, others[0])
     by = f"{found.seconds * 1_000:+.0f} ms, give or take {found.plus_minus * 1_000:.0f} ms"

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from hostd.commands import follow, options
 from hostd.core.events import SetMaintenance
-from hostd.requests import Status
+from hostd.status_form import Status
 
 EPILOG: Final = """\
 While it is on, hostd starts, stops and recovers nothing (of that service),

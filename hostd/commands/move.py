@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from hostd.commands import follow, options
 from hostd.core.events import MoveService
-from hostd.requests import Status, Taken
+from hostd.requests import Taken
+from hostd.status_form import Status
 
 EPILOG: Final = """\
 Without NODE it goes to its primary, or if it is there, to the next node. It

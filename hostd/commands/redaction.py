@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from hostd.config import Directories
 
 HIDDEN: Final = "***"
-SECRET_NAME: Final = re.compile(r"pass(word|wd|phrase)?$|passw|secret|token|credential|community|^key$|_key$|pwd", re.I)
+SECRET_NAME: Final = re.compile(
+    r"pass(word|wd|phrase)?$|passw|secret|token|credential|community|authorization|^key$|[_-]key$|pwd", re.I
+)
 SHORT: Final = 4
 """Values shorter than this are hidden in their own line only: elsewhere they would hit innocent text."""
 
@@ -81,6 +83,8 @@ def _secrets(tree: Any, marked: frozenset[str], name: str = "") -> Iterator[tupl
         for key, value in tree.items():
             if key == "secrets" or (name == "cluster" and key == "key"):
                 continue
+            if key == "notify":
+                yield from _hooks(value)
             inherited = name if _is_secret(name, marked) else key
             yield from _secrets(value, marked, inherited)
     elif isinstance(tree, list):
@@ -88,6 +92,15 @@ def _secrets(tree: Any, marked: frozenset[str], name: str = "") -> Iterator[tupl
             yield from _secrets(item, marked, name)
     elif isinstance(tree, str) and tree and _is_secret(name, marked):
         yield name, tree
+
+
+def _hooks(notifiers: Any) -> Iterator[tuple[str, str]]:
+    """The URLs of webhooks, in which chat services have their tokens."""
+    for notifier in notifiers if isinstance(notifiers, list) else ():
+        params = notifier.get("params") if isinstance(notifier, dict) else None
+        url = params.get("url") if isinstance(params, dict) else None
+        if isinstance(url, str) and url:
+            yield "url", url
 
 
 def _is_secret(name: str, marked: frozenset[str]) -> bool:

@@ -10,7 +10,8 @@ from hostd.commands import ask, foretold, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
 from hostd.messages import ReloadOutcome
-from hostd.requests import AskReload, AskRunning, ReloadIs, RunningIs, Status
+from hostd.requests import AskReload, AskRunning, ReloadIs, RunningIs
+from hostd.status_form import Status
 
 TIMEOUT_S: Final = 125.0
 """A little longer than the daemon gives itself: starts and stops under way are waited for."""

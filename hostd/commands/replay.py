@@ -3,16 +3,15 @@
 import argparse
 import datetime
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hostd.commands import log, options
+from hostd.commands import archives, log, options
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
-from hostd.requests import Entry
+from hostd.confd.values import counted
 
 EPILOG: Final = """\
 examples:
@@ -28,10 +27,6 @@ A report must be of this release of hostd.
 
 exit code: 0 the same comes out, 1 it does not, 2 there is nothing that can be replayed"""
 
-FILE_MAX: Final = 32_000_000
-"""Bytes; four times the longest file of a flight recorder."""
-FILES_MAX: Final = 200
-
 
 def register(subparsers: Any) -> None:
     parser = options.add(subparsers, "replay", "run recorded events through the core again", epilog=EPILOG)
@@ -45,80 +40,20 @@ def register(subparsers: Any) -> None:
 def run(namespace: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="hostd-replay-") as scratch:
         try:
-            folders = _folders(namespace.archive, Path(scratch))
-        except (OSError, tarfile.TarError) as error:
-            print(f"{namespace.archive}: it is no report: {error}", file=sys.stderr)
+            folders = archives.folders(namespace.archive, Path(scratch))
+        except (OSError, ValueError) as error:
+            print(f"{namespace.archive}: {archives.said(error)}", file=sys.stderr)
             return ExitCode.WRONG_USE
         wanted = getattr(namespace, "node", None)
         chosen = {node: folder for node, folder in folders.items() if wanted in (None, node)}
         if not chosen:
-            known = ", ".join(folders) or "none"
-            print(f"{namespace.archive}: it has no flight recorder{f' of {wanted}' if wanted else ''}; of: {known}",
-                  file=sys.stderr)  # fmt: skip
+            known = " and ".join(folders)
+            text = f"it has no flight recorder of {wanted}, but of {known}" if folders else archives.NO_REPORT
+            print(f"{namespace.archive}: {text}", file=sys.stderr)
             return ExitCode.WRONG_USE
         paper = Paper()
         codes = [_replay(node, folder, namespace, paper) for node, folder in chosen.items()]
     return max(codes)
-
-
-def _folders(archive: Path, scratch: Path) -> dict[str, Path]:
-    """Node → a folder with its recorder and timeline."""
-    if archive.is_dir():
-        found = [archive]
-    else:
-        _unpack(archive, scratch)
-        found = sorted(path for path in scratch.iterdir() if path.is_dir())
-    return {_node_of(folder): folder for folder in found if _node_of(folder)}
-
-
-def timelines(archive: Path) -> dict[str, list[Entry]]:
-    """Each node's timeline in a report or a state directory.  Raises OSError, and ValueError for what is neither."""
-    from hostd.recorder import read_timeline
-
-    with tempfile.TemporaryDirectory(prefix="hostd-log-") as scratch:
-        try:
-            folders = [archive]
-            if not archive.is_dir():
-                _unpack(archive, Path(scratch))
-                folders = sorted(Path(scratch).iterdir())
-        except tarfile.TarError as error:
-            raise ValueError(f"it is no report: {error}") from error
-        found = [list(read_timeline(folder)) for folder in folders]
-    return {node: entries for entries in found if (node := _writer(entries))}
-
-
-def _writer(entries: list[Entry]) -> str:
-    """Who wrote it: the node whose facts were not only seen."""
-    return next((entry.node for entry in entries if not entry.observed), "")
-
-
-def _node_of(folder: Path) -> str:
-    from hostd import recorder
-
-    for path in recorder.flights(folder):
-        header = next(recorder.read(path), None)
-        if isinstance(header, recorder.Header):
-            return header.node
-    return ""
-
-
-def _unpack(archive: Path, scratch: Path) -> None:
-    """Recorder and timeline only, under names of our own: what an archive says of paths, owners and links
-    is not followed."""
-    folders: dict[str, Path] = {}
-    with tarfile.open(archive) as tar:
-        for count, member in enumerate(tar):
-            if count > FILES_MAX:
-                raise tarfile.TarError(f"it has more than {FILES_MAX} files")
-            name, parent = Path(member.name).name, str(Path(member.name).parent)
-            is_ours = name.startswith(("flight-", "timeline.jsonl")) and "/" not in name
-            if not member.isreg() or not is_ours or member.size > FILE_MAX:
-                continue
-            folder = folders.setdefault(parent, scratch / str(len(folders)))
-            folder.mkdir(exist_ok=True)
-            source = tar.extractfile(member)
-            assert source is not None, "a regular file"
-            (folder / name).write_bytes(source.read(FILE_MAX))
 
 
 def _replay(node: str, folder: Path, namespace: argparse.Namespace, paper: Paper) -> ExitCode:
@@ -144,7 +79,7 @@ def _replay(node: str, folder: Path, namespace: argparse.Namespace, paper: Paper
             steps += 1
             _show(step, namespace, paper)
         if flight.lost:
-            _line(paper, namespace, flight.ended_at, f"{flight.lost} records are missing here")
+            _line(paper, namespace, flight.ended_at, f"lost here: {counted(flight.lost, 'record')}")
         facts += flight.facts
         differs += flight.differs
         began_at, ended_at, before = min(began_at, flight.began_at), max(ended_at, flight.ended_at), flight
@@ -160,8 +95,10 @@ def _replay(node: str, folder: Path, namespace: argparse.Namespace, paper: Paper
         differs.append(replaying.Differs(ended_at, parted))
     for differ in differs:
         paper.wrapped(f"{_clock(differ.at)}  DIFFERS", differ.what, indent=29, colour="red")
-    verdict = "the same effects come out" if not differs else f"{len(differs)} differences"
-    said = f"{node}: {steps} steps, {len(facts)} facts told, {len(told)} in its timeline: {verdict}"
+    verdict = "the same effects come out" if not differs else counted(len(differs), "difference")
+    said = (
+        f"{node}: {counted(steps, 'step')}, {counted(len(facts), 'fact')} told, {len(told)} in its timeline: {verdict}"
+    )
     paper.line(paper.colour(said, "red" if differs else "green"))
     return ExitCode.NO if differs else ExitCode.DONE
 

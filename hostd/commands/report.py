@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from hostd.commands import ask, options, redaction
 from hostd.commands.exits import ExitCode
+from hostd.confd.values import counted
 
 EPILOG: Final = """\
 examples:
@@ -75,7 +76,7 @@ def run(namespace: argparse.Namespace) -> int:
         print(f"{path}: {error.strerror}", file=sys.stderr)
         return ExitCode.WRONG_USE
     nodes = ", ".join(dict.fromkeys(part.partition("/")[0] for part, _ in parts))
-    print(f"{path}: {len(parts)} files of {nodes}, {len(body) // 1024} kB")
+    print(f"{path}: {counted(len(parts), 'file')} of {nodes}, {len(body) // 1024} kB")
     return max(codes)
 
 
@@ -184,18 +185,41 @@ def _versions() -> bytes:
 
 def _of_peer(namespace: argparse.Namespace, node: str) -> tuple[list[Part], str]:
     """The other node's part as it makes it itself, and why there is none."""
-    try:
-        names = list(ask.status(options.runtime(namespace)).nodes)
-    except ask.Unanswered as error:
-        return [], f"the other node is not asked, since its name is not known: {error}"
-    (peer,) = [name for name in names if name != node]
+    peers = [name for name in _nodes(namespace, node) if name != node]
+    if len(peers) != 1:
+        return [], "the other node is not asked: neither hostd here nor conf.d tells its name"
+    peer = peers[0]
+    cure = f"try ssh root@{peer} hostd report -o - | wc -c, or make it there: hostd report"
     argv = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{peer}", "hostd report -o -"]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PEER_MAX_S, check=False)
+        if not done.stdout:  # 1 is a report with something missing, which it says itself
+            return [], f"{peer} gave no report: {_last(done.stderr) or f'ssh ended with {done.returncode}'}; {cure}"
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
             members = [member for member in tar if member.isreg() and member.size <= FILE_MAX]
             names = [f"{peer}/" + "/".join(Path(member.name).parts[2:]) for member in members]
             bodies = [source.read() for member in members if (source := tar.extractfile(member)) is not None]
     except (OSError, subprocess.SubprocessError, tarfile.TarError) as error:
-        return [], f"{peer} gave no report: {error}; make it there: hostd report"
+        reason = "it took too long" if isinstance(error, subprocess.TimeoutExpired) else "what came is no report"
+        return [], f"{peer} gave no report: {error.strerror if isinstance(error, OSError) else reason}; {cure}"
     return [(name, body) for name, body in zip(names, bodies, strict=True) if ".." not in name], ""
+
+
+def _nodes(namespace: argparse.Namespace, node: str) -> tuple[str, ...]:
+    """Of the daemon, and if that is down, of conf.d."""
+    try:
+        return tuple(ask.status(options.runtime(namespace)).nodes)
+    except ask.Unanswered:
+        from hostd.config import examine
+        from hostd.registry import Registry
+
+        directories = options.directories(namespace)
+        registry = Registry.load(directories)
+        found = examine(directories.config, node, registry.parameters, registry.link_types()).configuration
+        return found.plan.nodes if found is not None else ()
+
+
+def _last(output: bytes) -> str:
+    """The last line that a program printed."""
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""

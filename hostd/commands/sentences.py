@@ -31,7 +31,8 @@ from hostd.core.effects import (
 from hostd.core.events import AnyCommand
 from hostd.core.snapshot import WishKind
 from hostd.core.terms import Clearance, Phase, ServiceState, Why
-from hostd.requests import Entry, Rejected, ServiceStatus
+from hostd.requests import Entry, Rejected
+from hostd.status_form import ServiceStatus
 
 WHY: Final[dict[Why, str]] = {
     Why.STARTED: "the daemon has just started",
@@ -46,6 +47,7 @@ WHY: Final[dict[Why, str]] = {
     Why.PEER_FENCED: "the other node was fenced: it is confirmed to be off",
     Why.PEER_CONFIRMED_DOWN: "the operator confirmed that the other node is off",
     Why.PEER_GUARDED: "the other node's addresses answer no more",
+    Why.PEER_DISKS_CUT: "the other node has lost its disks, and its addresses answer no more",
     Why.INVITATION_LAPSED: "an invitation lapsed",
     Why.PRIMARY: "its primary can run it",
     Why.BACKUP: "its primary cannot run it now, so the next node in order does",
@@ -105,6 +107,7 @@ CLEARANCES: Final[dict[Clearance, str]] = {
     Clearance.CONFIRMED: "the operator confirmed that it is off",
     Clearance.GUARD: "no address of it answers any more",
     Clearance.LEFT: "it left in good order",
+    Clearance.DATA: "it has lost its disks, and no address of it answers any more",
 }
 
 _REFUSALS: Final[dict[Refusal, tuple[str, ExitCode]]] = {
@@ -137,7 +140,10 @@ _REFUSALS: Final[dict[Refusal, tuple[str, ExitCode]]] = {
         "(`hostd leave` ends it; or give the command on the other node)",
         ExitCode.UNSAFE,
     ),
-    Refusal.NO_FENCING: ("no fencing is configured; see [fencing] of conf.d", ExitCode.WRONG_USE),
+    Refusal.NO_FENCING: (
+        'no device that could power it off is configured; see [fencing] of conf.d (mode = "required")',
+        ExitCode.WRONG_USE,
+    ),
     Refusal.NOTHING_TO_FENCE: (
         "this node does not share services with that one now: it acts alone, waits or has left, "
         "so there is nothing to take away from it",
@@ -185,7 +191,7 @@ def unreachable(path: Path, error: Exception) -> str:
 
 def rejected(answer: Rejected) -> str:
     return {
-        "not-allowed": "the daemon talks to root and to members of group hostd only",
+        "not-allowed": "only root and members of group hostd may do that",
         "bad-request": f"the daemon does not understand this command: {answer.detail}\n"
         "(another release of hostd? restart it: hostd detach)",
         "busy": "too many commands at once; try again",
@@ -216,7 +222,8 @@ def fact(what: AnyFact, *, cause: bool = True) -> str:
             return f"link {what.link} {'has its carrier back' if what.up else 'lost its carrier'}"
         case ServiceAssigned():
             where = ", ".join(what.owners) or "no node"
-            return f"{what.service} is assigned to {where}" + _cause(what.why, cause)
+            nowhere = " nowhere" if what.why is Why.ADOPTED and not what.owners else ""
+            return f"{what.service} is assigned to {where}{_cause(what.why, cause)}{nowhere}"
         case ServiceTurned():
             detail = f" ({what.detail})" if what.detail else ""
             return f"{what.service} {STATES[what.state]}{_cause(what.why, cause)}{detail}"

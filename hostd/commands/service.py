@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from hostd.commands import follow, options
 from hostd.core.events import AnyCommand, CleanUp, StartService, StopService
-from hostd.requests import Status
+from hostd.status_form import Status
 
 _SUMMARIES: Final = {
     "stop": "stop a service and keep it stopped",

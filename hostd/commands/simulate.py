@@ -5,17 +5,19 @@ prints.  Needs no daemon, touches no service, and sends nothing anywhere.
 """
 
 import argparse
+import difflib
 import functools
 import ipaddress
 import json
+import multiprocessing
 import os
 import re
 import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +25,8 @@ import msgspec
 from hostd.commands import options, whatif_words
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
+from hostd.commands.progress import Progress
+from hostd.confd.values import counted
 from hostd.config import Configuration, Directories, duration_ms, examine
 
 SEEDS: Final = 200
@@ -165,29 +169,34 @@ def fault_of(text: str, configuration: Configuration) -> Any:
     else:
         rest = text
     if not rest.strip():
-        raise UnfitFaultError(f'"{text}": names no fault (one of {", ".join(sorted(faults.KINDS))})')
+        raise UnfitFaultError(f'"{text}": names no fault; use one of {", ".join(sorted(faults.KINDS))}')
     try:
         fault = faults.parse(rest.strip())
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise UnfitFaultError(f'"{text}": {error}') from error
     _judge_names(text, fault, configuration)
     return faults.Timed(at_ms, fault)
 
 
 def _judge_names(text: str, fault: Any, configuration: Configuration) -> None:
+    """Also what an operator's command in it names."""
+    from hostd.sim import faults
+
     plan = configuration.plan
     nodes, links = plan.nodes, tuple(link.name for link in plan.links)
     services = tuple(service.name for service in plan.services)
     addresses = tuple(address for service in plan.services for address in service.addresses)
     known = {"node": nodes, "sender": nodes, "link": links, "service": services, "address": addresses}
-    for field in msgspec.structs.fields(type(fault)):
-        value = getattr(fault, field.name)
-        if field.name in known and value not in known[field.name]:
-            is_optional = field.name == "sender" or type(fault).__name__ == "Mend"
-            if value == "" and is_optional:
+    for thing in (fault, faults.command(fault)) if isinstance(fault, faults.Ask) else (fault,):
+        for field in msgspec.structs.fields(type(thing)):
+            value = getattr(thing, field.name)
+            if field.name not in known or value in known[field.name] or (value == "" and not field.required):
                 continue
-            there = ", ".join(known[field.name]) or "none"
-            raise UnfitFaultError(f'"{text}": {value or "nothing"} is no {field.name} of conf.d ({there})')
+            there = known[field.name]
+            meant = difflib.get_close_matches(value, there, n=1)
+            choice = f"use {' or '.join(there)}" if there else "there is none"
+            cure = f"did you mean {meant[0]}?" if meant else choice
+            raise UnfitFaultError(f'"{text}": {value or "nothing"} is no {field.name} of conf.d; {cure}')
 
 
 def _one(configuration: Configuration, texts: list[str], *, as_json: bool) -> int:
@@ -243,21 +252,16 @@ def _all(configuration: Configuration, args: argparse.Namespace) -> int:
     from hostd.sim.whatif import play
 
     site, paper = site_of(configuration), Paper()
-    rows, each = [], list(singles(site))
-    courses = _at_once(functools.partial(play, site), [single.schedule for single in each])
-    for number, (single, course) in enumerate(zip(each, courses, strict=True), 1):
-        _progress(f"failure {number} of {len(each)}")
-        rows.append((single, course))
-    _progress("")
+    each = list(singles(site))
+    courses = _at_once("failures", functools.partial(play, site), [single.schedule for single in each])
+    rows = list(zip(each, courses, strict=True))
     rows.sort(key=lambda row: whatif_words.worth(row[1]))
     if not args.json:
         _show_table(paper, site, rows)
     outcome, began_s = random_schedules.Outcome(), time.monotonic()
     seeds = range(args.first, args.first + args.seeds)
-    for number, verdict in enumerate(_at_once(functools.partial(random_schedules.play, site), seeds), 1):
-        _progress(f"schedule {number} of {args.seeds}")
+    for verdict in _at_once("schedules", functools.partial(random_schedules.play, site), seeds):
         outcome.add(verdict)
-    _progress("")
     took_s = time.monotonic() - began_s
     again = [{"seed": v.seed, "harm": v.harm, "replay": f"hostd simulate --replay {v.seed}"} for v in outcome.harmed]
     if args.json:
@@ -271,14 +275,20 @@ def _all(configuration: Configuration, args: argparse.Namespace) -> int:
     return ExitCode.NO if is_bug else ExitCode.DONE
 
 
-def _at_once(act: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[Any]:
+def _at_once(noun: str, act: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
     """``act`` of each, in order, on all processors; behind whatever else this machine has to do,
     since it may be a node that serves."""
-    with ProcessPoolExecutor(initializer=_stand_back) as pool:
+    if not inputs:
+        return []
+    with ProcessPoolExecutor(initializer=_stand_back) as pool, Progress(noun, len(inputs)) as progress:
         try:
-            yield from pool.map(act, inputs)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
+            futures = [pool.submit(act, each) for each in inputs]
+            for _ in as_completed(futures):
+                progress.step()
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C, or a failure of one: end the others, which may have seconds to go
+            for worker in multiprocessing.active_children():
+                worker.kill()
             raise
 
 
@@ -290,9 +300,10 @@ def _stand_back() -> None:
 def _show_table(paper: Paper, site: Any, rows: list[Any]) -> None:
     plan = site.plan
     paper.line(paper.colour(f'What becomes of "{plan.cluster}" if one thing fails', "bold"))
-    fencing = "with fencing" if plan.fencing else "without fencing"
+    of = "with fencing of the storage" if plan.cuts_storage else "without fencing"
+    fencing = "with fencing" if plan.fencing else of
     lan = ", ".join(site.on_lan) or "no link"
-    text = f"{len(rows)} failures, worst first, {fencing}; {lan} shares the clients' LAN."
+    text = f"{counted(len(rows), 'failure')}, worst first, {fencing}; {lan} shares the clients' LAN."
     paper.wrapped("", text, indent=0)
     for grade in whatif_words.Grade:
         mine = [(single, course) for single, course in rows if whatif_words.grade(course) is grade]
@@ -331,8 +342,8 @@ def _show_schedules(paper: Paper, outcome: Any, took_s: float) -> None:
         return
     paper.line()
     text = (
-        f"{outcome.runs} random schedules of failures, {outcome.virtual_ms // 60_000} min of virtual time in "
-        f"{took_s:.0f} s: "
+        f"{counted(outcome.runs, 'random schedule')} of failures, "
+        f"{outcome.virtual_ms // 60_000} min of virtual time in {took_s:.0f} s: "
     )
     if not outcome.harmed:
         paper.wrapped("", f"{text}no rule was broken, and each time all was well again.", indent=0)
@@ -341,10 +352,3 @@ def _show_schedules(paper: Paper, outcome: Any, took_s: float) -> None:
     for verdict in outcome.harmed:
         paper.wrapped(f"seed {verdict.seed}", verdict.harm, indent=12, colour="red")
         paper.line(f"            hostd simulate --replay {verdict.seed}")
-
-
-def _progress(what: str) -> None:
-    """One line that is written over, on a terminal only."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{what + ' …' if what else ''}")
-        sys.stderr.flush()

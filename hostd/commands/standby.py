@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from hostd.commands import ask, follow, options
 from hostd.core.events import SetStandby
-from hostd.requests import Status
+from hostd.status_form import Status
 
 EPILOG: Final = """\
 Without NODE: this node. Standby is kept over restarts until `hostd online`.

@@ -13,7 +13,9 @@ from typing import Any, Final
 from hostd.commands import ask, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
-from hostd.requests import NodeStatus, ServiceStatus, Status, plain
+from hostd.confd.values import counted
+from hostd.requests import plain
+from hostd.status_form import NodeStatus, ServiceStatus, Status
 
 EPILOG: Final = """\
 examples:
@@ -81,7 +83,7 @@ def fitted(status: Status, height: int, is_coloured: bool) -> str:
         lines = paper.text().splitlines()
         if len(lines) < height:
             return "\n".join(lines)
-    return "\n".join([*lines[: height - 2], f"… {len(lines) - height + 2} lines more: hostd status"])
+    return "\n".join([*lines[: height - 2], f"… {counted(len(lines) - height + 2, 'line')} more: hostd status"])
 
 
 def exit_code(status: Status) -> ExitCode:

@@ -27,7 +27,9 @@ from hostd.commands import ask, log, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import Paper
 from hostd.commands.status import exit_code, show
-from hostd.requests import AskLog, Entry, LogIs, Status
+from hostd.confd.values import counted
+from hostd.requests import AskLog, Entry, LogIs
+from hostd.status_form import Status
 
 EVENTS_MIN: Final = 3
 """Fewer are not worth a heading."""
@@ -150,7 +152,7 @@ class View:
             if len(top) + EVENTS_MIN + 2 <= room:
                 break
         if len(top) > room:
-            return [*top[: room - 1], f"… {len(top) - room + 1} lines more: hostd status"]
+            return [*top[: room - 1], f"… {counted(len(top) - room + 1, 'line')} more: hostd status"]
         links = ["", *self._links()]
         if len(top) + len(links) + EVENTS_MIN + 2 <= room:
             top += links

@@ -9,6 +9,7 @@ from hostd.commands import ask, complaints, options, sentences
 from hostd.commands.exits import ExitCode
 from hostd.commands.log import is_detail
 from hostd.commands.paper import Paper
+from hostd.confd.values import counted
 from hostd.core.effects import (
     AddressChecked,
     AddressDisputed,
@@ -23,7 +24,8 @@ from hostd.core.effects import (
     WishTaken,
 )
 from hostd.core.snapshot import WishKind
-from hostd.requests import AskWhy, Entry, ServiceStatus, Status, WhyIs, plain
+from hostd.requests import AskWhy, Entry, WhyIs, plain
+from hostd.status_form import ServiceStatus, Status
 
 SHOWN: Final = 16
 """Steps of the chain; mostly enough for the last change and the one before it."""
@@ -104,7 +106,7 @@ def show(name: str, service: ServiceStatus, chain: list[Entry], status: Status, 
     for node, instance in service.instances.items():
         remarks = [instance.state]
         if instance.failures:
-            remarks.append(f"{instance.failures} failures")
+            remarks.append(counted(instance.failures, "failure"))
         if instance.banned:
             remarks.append(f"not eligible until: hostd cleanup {name}")
         if instance.resources and instance.state != "stopped":

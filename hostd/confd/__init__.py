@@ -6,7 +6,8 @@
 ``section``   one table: takes its keys one by one, complains of the rest
 ``params``    what an agent, link or fencing device is given
 ``cluster``   everything but the services
-``services``  [service.*], one by one and against each other
+``services``  [service.*], one by one
+``relations`` the services against each other, and without fencing
 ``aside``     the services that fall with an agent that cannot be used here
 ``digests``   what both nodes must agree on, as short texts
 

@@ -51,6 +51,10 @@ class FencingDevice(msgspec.Struct, frozen=True):
     """Devices of level 1 are tried first, all of them; if one fails, those of level 2."""
     timeout_ms: int = 60_000
     """How long it may take to switch off and to say so."""
+    storage: bool = False
+    """``mode = "storage"``: it takes the disks away, and no power."""
+    by: str = ""
+    """This node, which asks."""
 
 
 class Tiebreaker(msgspec.Struct, frozen=True):
@@ -77,6 +81,7 @@ class Basics(msgspec.Struct, frozen=True):
     key: Path
     failback_after_ms: int | None
     address_lease_ms: int
+    status_for_everyone: bool = False
 
 
 class Fencing(msgspec.Struct, frozen=True):
@@ -87,6 +92,12 @@ class Fencing(msgspec.Struct, frozen=True):
     devices: tuple[FencingDevice, ...]
     drill_ms: int = 3_600_000
     """How often devices are tried harmlessly; 0: never by itself."""
+    cuts_storage: bool = False
+    """``mode = "storage"``."""
+
+    @property
+    def mode(self) -> str:
+        return "required" if self.is_required else "storage" if self.cuts_storage else "none"
 
 
 def failback(value: Any) -> int | None:
@@ -148,6 +159,7 @@ def read_basics(section: Section, node: str, directory: Path) -> Basics:
         section.take("key", values.path_in(directory), Path("/etc/hostd/cluster.key")),
         section.take("failback", failback, 0),
         section.take("address_lease", lease, 5_000),
+        section.take("status", values.choice("group", "everyone"), "group") == "everyone",
     )
     elsewhere = dict.fromkeys(("keepalive", "warntime", "deadtime", "initdead"), "it belongs to [heartbeat]")
     section.end(elsewhere)
@@ -242,8 +254,9 @@ def _hint_type(section: Section, types: Mapping[str, Parameters]) -> None:
             section.error(key, "is not a known key", "did you mean type?")
 
 
-def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
-    mode = section.take("mode", values.choice("required", "none"), "required" if section.is_there else "none")
+def read_fencing(section: Section, basics: Basics, node: str, directory: Path) -> Fencing:
+    default = "required" if section.is_there else "none"
+    mode = section.take("mode", values.choice("required", "storage", "none"), default)
     delay_ms = section.take("delay", duration("0s", "5m"), 2_000)
     drill_ms = section.take("drill", drill, 3_600_000)
     sections = section.tables("device")
@@ -252,12 +265,21 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
         sections = []
     before = section.complaints.mistakes
     read = [_read_device(device, basics.nodes, directory) for device in sections]
-    devices = tuple(device for device in read if device is not None)
+    devices = tuple(
+        msgspec.structs.replace(device, storage=mode == "storage", by=node) for device in read if device is not None
+    )
     section.end()
     is_required = mode == "required"
-    if not is_required and devices:
+    if mode == "none" and devices:
         section.complaints.warn(section.at("device"), 'is there, but mode = "none"', "set mode or remove the device")
-    if not is_required:
+    if mode == "storage":
+        section.complaints.warn(
+            ("fencing", "mode"),
+            '= "storage" takes its disks from a silent node, and no power: if no link and no ARP passes between two '
+            "living nodes, both hold every address",
+            'add a power switch and mode = "required" if that must not be',
+        )
+    if mode == "none":
         section.complaints.warn(
             ("fencing",),
             'is not configured (mode = "none"): if no link and no ARP passes between two living nodes, '
@@ -273,7 +295,7 @@ def read_fencing(section: Section, basics: Basics, directory: Path) -> Fencing:
                     f"`hostd confirm-down {node}`",
                     "add [[fencing.device]]",
                 )
-    return Fencing(is_required, delay_ms, devices, drill_ms)
+    return Fencing(is_required, delay_ms, devices, drill_ms, cuts_storage=mode == "storage")
 
 
 def _read_device(section: Section, nodes: tuple[str, ...], directory: Path) -> FencingDevice | None:

@@ -43,6 +43,13 @@ class Complaint(msgspec.Struct, frozen=True):
     is_warning: bool = False
     sets_aside: str = ""
     """A mistake that costs one service and no more: its name."""
+    is_note: bool = False
+    """Beside ``is_warning``: not even dangerous, as what cannot be looked at now."""
+
+    @property
+    def severity(self) -> str:
+        """As in ``hostd status``: error, warning or info."""
+        return "info" if self.is_note else "warning" if self.is_warning else "error"
 
     @property
     def is_fatal(self) -> bool:
@@ -71,6 +78,8 @@ def named(path: Path) -> str:
         head = 2
     if path[:2] in (("heartbeat", "link"), ("fencing", "device")):
         text, rest = f"[[{path[0]}.{path[1]}]]", path[2:]
+    elif path[0] == "notify":
+        text, rest = "[[notify]]", path[1:]
     else:
         text, rest = f"[{'.'.join(str(part) for part in path[:head])}]", path[head:]
     separator = " "
@@ -133,10 +142,22 @@ class Complaints:
     def warn(self, path: Path, rule: str, cure: str, *, value: str = "") -> None:
         self._add(path, rule, cure, value, is_warning=True)
 
+    def note(self, path: Path, rule: str, cure: str) -> None:
+        """What should be known and is no danger."""
+        self._add(path, rule, cure, "", is_warning=True, is_note=True)
+
     def _add(
-        self, path: Path, rule: str, cure: str, value: str, *, is_warning: bool = False, sets_aside: str = ""
+        self,
+        path: Path,
+        rule: str,
+        cure: str,
+        value: str,
+        *,
+        is_warning: bool = False,
+        is_note: bool = False,
+        sets_aside: str = "",
     ) -> None:
         place = self.place(path)
         self.gathered.append(
-            Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning, sets_aside)
+            Complaint(place.file, place.line or None, named(path), value, rule, cure, is_warning, sets_aside, is_note)
         )

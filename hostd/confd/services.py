@@ -1,8 +1,9 @@
-"""[service.*] → the plan's services, one by one and then against each other.
+"""[service.*] → the plan's services, one by one.
 
 Decides which definitions of a service mean something: where it may run, what
 it is made of, what it needs.  Knows no agent: what one takes comes from its
-own ``Parameters``, asked for by the reference after ``agent =``.
+own ``Parameters``, asked for by the reference after ``agent =``.  What they
+must be to each other is in ``relations``.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from hostd.confd import params, values
 from hostd.confd.cluster import Basics, failback
 from hostd.confd.complain import shown
 from hostd.confd.digests import digest
-from hostd.confd.section import Section, nearest
+from hostd.confd.section import Section
 from hostd.confd.values import Unfit, duration, whole
 from hostd.core.plan import Resource, Service
 
@@ -99,6 +100,10 @@ class Read(NamedTuple):
     settings: tuple[ResourceSettings, ...]
     addresses: dict[str, Section]
     """The table that gives each address, by the address without prefix and interface."""
+    guards_storage: bool = False
+    """One of its resources makes the storage refuse the writes of every other node while it runs."""
+    unguarded: tuple[str, ...] = ()
+    """Its resources whose data two nodes must never write at once, and which no resource before them guards."""
 
 
 def probation(value: Any) -> int:
@@ -162,7 +167,7 @@ def _read_service(name: str, section: Section, around: Surroundings) -> Read:
     # on the two nodes of a rolling upgrade are no difference of configuration.
     whole_definition = {**msgspec.to_builtins(service), "resources": rungs.definitions}
     service = msgspec.structs.replace(service, digest=digest(whole_definition))
-    return Read(service, tuple(rungs.settings), rungs.addresses)
+    return Read(service, tuple(rungs.settings), rungs.addresses, rungs.guards_storage, tuple(rungs.unguarded))
 
 
 def _read_candidates(section: Section, nodes: tuple[str, ...], is_everywhere: bool) -> tuple[str, ...]:
@@ -249,6 +254,8 @@ class _Rungs:
         self.definitions: list[Any] = []
         """Each resource as the operator wrote it, in the same order."""
         self.addresses: dict[str, Section] = {}
+        self.guards_storage = False
+        self.unguarded: list[str] = []
 
     def add(self, section: Section, limits: Limits) -> None:
         """The addresses of a table, and then its agent (the order of haresources)."""
@@ -284,6 +291,9 @@ class _Rungs:
         filled = params.fill(section.complaints, given.path, raw, parameters, basics.nodes, directory)
         own = filled.values[self._around.node]
         self.resources.append(resource)
+        self.guards_storage |= all(parameters.guards(theirs) for theirs in filled.values.values())
+        if parameters.exclusive_storage and not self.guards_storage:
+            self.unguarded.append(id_)
         written = filled.written[self._around.node]
         self.settings.append(ResourceSettings(self._service, id_, reference, own, filled.secrets, written))
         self.definitions.append({"agent": reference, "params": raw, "limits": limits})
@@ -308,90 +318,3 @@ def _addresses(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         return values.several(values.address, RESOURCES_MAX)(value)
     return (values.address(value),)
-
-
-def judge(root: Section, found: list[Read], *, is_fenced: bool) -> None:
-    """The rules that need more than one service, and the warnings for a cluster without fencing."""
-    services = {read.service.name: read.service for read in found}
-    for service in services.values():
-        _judge_relations(root, service, services)
-    _judge_cycles(root, services)
-    _judge_addresses(found)
-    if not is_fenced:
-        for service in services.values():
-            _warn_unfenced(root, service)
-
-
-def _judge_relations(root: Section, service: Service, services: dict[str, Service]) -> None:
-    complain = root.complaints.error
-    for key, names in (("requires", service.requires), ("after", service.after)):
-        path = ("service", service.name, key)
-        for name in names:
-            if name == service.name:
-                complain(path, f"names {name} itself", "remove it")
-            elif name not in services:
-                meant = nearest(name, services)
-                cure = f"did you mean {meant}?" if meant else f"services here: {', '.join(services)}"
-                complain(path, f'names "{name}", which is not a service', cure)
-    path = ("service", service.name, "requires")
-    for name in service.requires:
-        other = services.get(name)
-        if other is None or other.everywhere or name == service.name:
-            continue
-        if service.everywhere:
-            rule = f'names {name}, which runs on one node, and this service is on = "all"'
-            complain(path, rule, 'require only services that are on = "all"')
-        elif other.primary != service.primary:
-            primaries = f"{service.primary}, {other.primary}"
-            rule = f"names {name}, so both run on one node, but the primaries differ ({primaries})"
-            complain(path, rule, f'set primary = "{other.primary}" here, or the other way round')
-
-
-def _judge_cycles(root: Section, services: dict[str, Service]) -> None:
-    """Each ring of requires and after once, told from its first service by name."""
-    done: set[str] = set()
-
-    def visit(name: str, way: tuple[str, ...]) -> None:
-        if name in way:
-            ring = (*way[way.index(name) :], name)
-            last = services[ring[-2]]
-            key = "requires" if name in last.requires else "after"
-            rule = f"closes a ring: {' → '.join(ring)}"
-            root.complaints.error(("service", last.name, key), rule, "remove one of these")
-        elif name not in done and name in services:
-            needed = dict.fromkeys((*services[name].requires, *services[name].after))
-            for other in needed:
-                if other != name:
-                    visit(other, (*way, name))
-            done.add(name)
-
-    for name in services:
-        visit(name, ())
-
-
-def _judge_addresses(found: list[Read]) -> None:
-    owners: dict[str, str] = {}
-    for read in found:
-        for address, section in read.addresses.items():
-            owner = owners.setdefault(address, read.service.name)
-            if owner != read.service.name:
-                rule = f"gives {address}, which is {owner}'s"
-                section.error("address", rule, "give each service addresses of its own")
-
-
-def _warn_unfenced(root: Section, service: Service) -> None:
-    path = ("service", service.name)
-    storage = [resource.id for resource in service.resources if resource.exclusive_storage]
-    if storage and not service.everywhere:
-        root.complaints.warn(
-            path,
-            f"has data that two nodes must never write at once ({', '.join(storage)}), and there is no fencing",
-            "add [fencing], or a reservation on the disk",
-        )
-    if not service.addresses and not service.everywhere and not service.without_fencing:
-        root.complaints.warn(
-            path,
-            "has no address, and without fencing only its addresses can tell that a silent node is gone: "
-            "it is taken over after `hostd confirm-down` only",
-            "add [fencing], an address, or without_fencing = true if two of it do no harm",
-        )

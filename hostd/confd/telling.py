@@ -99,7 +99,9 @@ def _read_one(
     counts[kind] = counts.get(kind, 0) + 1
     told = written
     if types is not None:
-        open_fields = Parameters(*(field for field in types[kind].fields if not field.secret))
+        # what stands in a file of its own need not stand here, however much the type needs it
+        fields = [field for field in types[kind].fields if not field.secret and field.name not in secrets]
+        open_fields = Parameters(*fields)
         told = params.fill(section.complaints, given.path, written, open_fields, nodes, directory).values[node]
         _judge_secrets(secrets_table, types[kind])
     return Notifier(name or f"{kind}{counts[kind]}", kind, kinds, told, secrets, timeout_ms)

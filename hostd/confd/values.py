@@ -118,6 +118,11 @@ def one_of(words: Sequence[str]) -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 error``, ``2 errors``: for nouns whose plural is so made."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def several(parse: Callable[[Any], T], items_max: int) -> Callable[[Any], tuple[T, ...]]:
     """A list of what ``parse`` reads."""
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from hostd.api import ConfigError
-from hostd.confd.values import duration_text
+from hostd.confd.values import counted, duration_text
 from hostd.importing import authkeys, directives, hacf, haresources, media, pair, texts, writing
 from hostd.importing.directives import Meaning
 from hostd.importing.fates import Ledger, Line
@@ -121,7 +121,7 @@ def _nodes(here: Meaning, ledger: Ledger) -> tuple[str, str] | None:
     if len(here.nodes) == 2:
         return here.nodes[0], here.nodes[1]
     names = " ".join(here.nodes) or "none"
-    reason = f"names {len(here.nodes)} nodes ({names}), and hostd joins exactly two"
+    reason = f"names {counted(len(here.nodes), 'node')} ({names}), and hostd joins exactly two"
     cure = "name two in ha.cf" if len(here.nodes) < 2 else "make clusters of two nodes each"
     ledger.refused(here.other_lines.get("node", Line(hacf.FILE, 0)), "node", reason, cure)
     return None

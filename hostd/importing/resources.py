@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hostd.confd.values import Unfit
+from hostd.confd.values import Unfit, counted
 from hostd.importing import addresses, haresources, instances, texts
 from hostd.importing.fates import Ledger, Line, Verdict
 from hostd.importing.haresources import Call, Surprise, Word
@@ -295,7 +295,7 @@ def _ocf(kind: str, names: str, *, least: int, name: bool = False, reason: str =
     def convert(call: Call) -> Converted:
         if not least <= len(call.arguments) <= len(fields):
             wanted = "::".join([call.script, *(field.upper() for field in fields)])
-            raise Unusable(f"has {len(call.arguments)} arguments", f"write {wanted}")
+            raise Unusable(f"has {counted(len(call.arguments), 'argument')}", f"write {wanted}")
         given = dict(zip(fields, call.arguments, strict=False))
         why = "; ".join(filter(None, (_FROM_RESOURCE_AGENTS, reason)))
         return Converted(_agent(f"ocf:heartbeat:{kind}", **given), call.script if name else "", reason=why)

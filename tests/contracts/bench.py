@@ -1,7 +1,10 @@
 """One agent with one resource, its actions run as the host runs them."""
 
+import contextlib
 import selectors
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,14 @@ from hostd.jobs import Job, Outcome, Verb
 from hostd.registry import Registry
 
 
+@contextlib.contextmanager
+def folder_for_servers() -> Iterator[Path]:
+    """A folder that any user may enter.  Pytest's own lie in one that each new run of pytest closes to all but root."""
+    with tempfile.TemporaryDirectory(prefix="hostd-contracts-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 class Bench:
     """``run`` does one action to its end; ``close`` kills what is left."""
 
@@ -22,6 +33,8 @@ class Bench:
         fields = self.registry.parameters(agent).fields
         self.params = {field.name: field.default for field in fields} | params
         self.groups = cgroups.choose("bench", folder)
+        self.run_dirs = folder / "run" / "resources"
+        """Where each resource has its private one."""
         self._selector = selectors.DefaultSelector()
         self._actions = Actions(
             self.registry,

@@ -10,7 +10,6 @@ import smtplib
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,20 +92,16 @@ class Cyrus(Bench):
 
 
 @pytest.fixture
-def cyrus() -> Iterator[Cyrus]:
+def cyrus(tmp_path: Path) -> Iterator[Cyrus]:
     """A private instance, stopped."""
-    # not tmp_path: every other run of pytest shuts its folder for the user cyrus
-    folder = Path(tempfile.mkdtemp(prefix="hostd-cyrus-"))
-    folder.chmod(0o755)
-    directory = folder / "c"
+    directory = tmp_path / "c"
     directory.mkdir()
-    bench = Cyrus(folder, "cyrus", {})
+    bench = Cyrus(tmp_path, "cyrus", {})
     params = bench.registry.agent("cyrus").sandbox(directory)
     assert params is not None
     bench.params |= params
     yield bench
     bench.close()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -137,7 +132,8 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """All of its session: what it has started does not end with it."""
     while found := session_of(process.pid):
         for one in found:
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # those of a namespace end with its first
+                one.kill()
         psutil.wait_procs(found, 5)
     process.wait()
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from agents import filesystem
 from hostd import processes
-from hostd.api import AgentError, Health, mounting
-from hostd.config import Directories
+from hostd.api import AgentError, Health
+from hostd.api.storage import places
 from hostd.jobs import Outcome, Verb
-from hostd.registry import Registry
 from tests.contracts import mount_room
 from tests.contracts.bench import Bench
 
@@ -39,11 +39,11 @@ def room(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def bench(room: Path) -> Iterator[Bench]:
-    """The agent with a bind mount, as its own sandbox makes it."""
-    agent = Registry.load(Directories(), system=room / "none").agent("filesystem")
-    params = agent.sandbox(room / "sandbox")
-    assert params is not None
-    yield from opened(room, params)
+    """The agent with a bind mount of one directory at another."""
+    data, mounted = room / "sandbox" / "data", room / "sandbox" / "mounted"
+    data.mkdir(parents=True)
+    mounted.mkdir()
+    yield from opened(room, {"device": str(data), "directory": str(mounted), "fstype": "bind"})
 
 
 @pytest.fixture
@@ -487,9 +487,9 @@ def test_what_the_system_mounts_at_boot_is_told(tmp_path: Path) -> None:
     fstab = tmp_path / "fstab"
     fstab.write_text("# what it is\n/dev/sdb1 /srv/ ext4 defaults 0 2\n/dev/sdc1 /other ext4 noauto,ro 0 0\n")
     with pytest.raises(AgentError, match="mounts /dev/sdb1 there at boot"):
-        mounting.check_fstab("/srv", fstab)
-    mounting.check_fstab("/other", fstab)
-    mounting.check_fstab("/srv", tmp_path / "none")
+        places.check_fstab("/srv", fstab)
+    places.check_fstab("/other", fstab)
+    places.check_fstab("/srv", tmp_path / "none")
 
 
 @pytest.mark.parametrize("fstype", ["bind", "tmpfs", ""])
@@ -503,5 +503,46 @@ def test_good_parameters_are_valid(bench: Bench, fstype: str) -> None:
 def test_a_patience_without_sense_is_refused(given: str) -> None:
     """With 0 every monitor would fail, with an hour none would."""
     with pytest.raises(ValueError, match=r"must be from 0\.1|could not convert"):
-        mounting.seconds(given)
-    assert mounting.seconds("2.5") == 2.5
+        places.seconds(given)
+    assert places.seconds("2.5") == 2.5
+
+
+# -- its sandbox ---------------------------------------------------------------------------
+
+
+@NEEDS_LOOP
+def test_the_sandbox_is_a_real_filesystem_that_ends_with_its_test(room: Path) -> None:
+    """ext4 on a loop device, which the kernel frees when the folder is removed."""
+    params = filesystem.sandbox(room / "it")
+    assert params["fstype"] == "ext4" and params["device"].startswith("/dev/loop")
+    try:
+        agent = mount_room.resource(room, filesystem, params)
+        filesystem.start(agent)
+        assert filesystem.monitor(agent) is Health.RUNNING
+        filesystem.stop(agent)
+        assert str(room) in backing_file(params["device"]), "it outlives a stop"
+    finally:
+        shutil.rmtree(room / "it")
+    until = time.monotonic() + 10
+    while str(room) in backing_file(params["device"]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert str(room) not in backing_file(params["device"])
+
+
+@pytest.mark.parametrize("missing", ["losetup", "mkfs.ext4"])
+def test_where_there_is_no_loop_device_the_sandbox_is_a_bind_mount(room: Path, missing: str) -> None:
+    """A container has none; its start, monitor and stop can be tried all the same."""
+    with mount_room.programs(room, **{missing: "echo no >&2; exit 1"}):
+        params = filesystem.sandbox(room / "it")
+    assert params["fstype"] == "bind"
+    agent = mount_room.resource(room, filesystem, params)
+    filesystem.start(agent)
+    assert filesystem.monitor(agent) is Health.RUNNING
+    filesystem.stop(agent)
+    assert filesystem.monitor(agent) is Health.STOPPED
+
+
+def backing_file(device: str) -> str:
+    """The file behind a loop device; "" if it is free."""
+    file = Path("/sys/block", Path(device).name, "loop/backing_file")
+    return file.read_text() if file.exists() else ""

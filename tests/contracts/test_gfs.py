@@ -15,7 +15,7 @@ import pytest
 
 from agents import gfs
 from hostd.api import AgentError, Health
-from hostd.api.mounts import Kernel
+from hostd.api.storage.mounts import Kernel
 from tests.contracts import mount_room
 
 SUPERBLOCK = bytes.fromhex(  # mkfs.gfs2 -p lock_dlm -t lab:fs: what stands at byte 65536, up to the lock protocol

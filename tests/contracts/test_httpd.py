@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hostd import processes
-from hostd.api import AgentError, Health
+from hostd.api import Health
 from hostd.config import Directories
 from hostd.jobs import Verb
 from hostd.registry import Registry
@@ -25,15 +25,10 @@ from tests.contracts.bench import Bench
 @pytest.fixture
 def sandbox(tmp_path: Path) -> dict[str, Any]:
     """Parameters of a private instance that www-data can read."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     directory = tmp_path / "apache"
     directory.mkdir(mode=0o755)
     agent = Registry.load(Directories(), system=tmp_path / "none").agent("httpd")
-    try:
-        params = agent.sandbox(directory)
-    except AgentError as error:
-        pytest.skip(error.reason)
+    params = agent.sandbox(directory)
     assert params is not None
     return params
 

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hostd import processes
-from hostd.api import Health, connections, ldap_search
+from hostd.api import Health, connections
+from hostd.api.ldap.search import Found, look_for
 from hostd.config import Directories
 from hostd.jobs import Outcome, Verb
 from hostd.registry import Registry
@@ -31,8 +32,6 @@ from tests.contracts.bench import Bench
 @pytest.fixture
 def slapd(tmp_path: Path) -> Iterator[Bench]:
     """A private instance that the user openldap can read."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     directory = tmp_path / "slapd"
     directory.mkdir(mode=0o755)
     params = Registry.load(Directories(), system=tmp_path / "none").agent("ldap").sandbox(directory)
@@ -54,9 +53,9 @@ def port_of(slapd: Bench) -> int:
     return urlsplit(slapd.params["urls"][0]).port or 0
 
 
-def search(slapd: Bench, base: str = "o=sandbox") -> ldap_search.Found:
+def search(slapd: Bench, base: str = "o=sandbox") -> Found:
     with socket.create_connection(("127.0.0.1", port_of(slapd)), 5) as connection:
-        return ldap_search.look_for(connection, base, until=time.monotonic() + 5)
+        return look_for(connection, base, until=time.monotonic() + 5)
 
 
 def refused(outcome: Outcome, *words: str, within_ms: int = 5_000) -> bool:
@@ -457,7 +456,7 @@ def test_what_is_no_answer_is_an_error(answer: bytes, error: type[Exception]) ->
         theirs.sendall(answer)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(error):
-            ldap_search.look_for(ours, "", until=time.monotonic() + 5)
+            look_for(ours, "", until=time.monotonic() + 5)
 
 
 def test_a_silent_server_costs_the_time_limit_and_no_more() -> None:
@@ -467,7 +466,7 @@ def test_a_silent_server_costs_the_time_limit_and_no_more() -> None:
         theirs.sendall(bytes.fromhex("30 0c"))
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            ldap_search.look_for(ours, "", until=began + 0.2)
+            look_for(ours, "", until=began + 0.2)
         assert time.monotonic() - began < 2
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hostd.api import ConfigError, Health
-from hostd.api.initscripts import Verdict, by_code, by_words, started_at_boot
+from hostd.api.foreign.initscripts import Verdict, by_code, by_words, started_at_boot
 from hostd.config import Directories
 from hostd.jobs import Verb
 from hostd.registry import Registry

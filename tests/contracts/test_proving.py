@@ -1,10 +1,9 @@
 """``hostd-agent test``: its verdict, its words and exit codes, and that it bites.
 
-Each file of ``faulty/`` is an agent with one fault; its ``BREAKS`` names the
-rules that are meant to catch it.
+Each file of ``faulty/`` is one fault of an agent that is sound otherwise
+(``faults.py``); its ``BREAKS`` names the rules that are meant to catch it.
 """
 
-import ast
 import json
 import os
 import signal
@@ -25,11 +24,12 @@ import pytest
 from hostd import lock
 from hostd.proving.findings import Result
 from hostd.proving.rules import RULES
-from hostd.requests import SOCKET_NAME, FencingStatus, ResourceStatus, ServiceStatus, Status, StatusIs, encode
+from hostd.requests import SOCKET_NAME, StatusIs, encode
+from hostd.status_form import FencingStatus, ResourceStatus, ServiceStatus, Status
+from tests.contracts import faults
+from tests.contracts.faults import NAMES, breaks
 
 REPOSITORY = Path(__file__).parents[2]
-FAULTY = Path(__file__).parent / "faulty"
-NAMES = sorted(path.stem for path in FAULTY.glob("*.py"))
 SIDE_BY_SIDE = 2
 AN_AGENT = """
 from hostd.api import Health, hookimpl
@@ -67,8 +67,6 @@ def proved_in(folder: Path, *words: str, limit_s: float = 100) -> subprocess.Com
 
 @pytest.fixture
 def proved(tmp_path: Path) -> Proved:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     return lambda *words: proved_in(tmp_path, *words)
 
 
@@ -86,15 +84,6 @@ def failed(done: subprocess.CompletedProcess[str]) -> list[str]:
 # -- it bites ------------------------------------------------------------------------------
 
 
-def breaks(name: str) -> tuple[str, ...]:
-    """What the faulty agent says of itself; read, not run."""
-    for node in ast.parse((FAULTY / f"{name}.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BREAKS":
-            found: tuple[str, ...] = ast.literal_eval(node.value)
-            return found
-    raise AssertionError(f"{name} does not say what it breaks")
-
-
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Future[subprocess.CompletedProcess[str]]"]:
     """Every faulty agent under the rules meant for it, two at a time."""
@@ -102,7 +91,9 @@ def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, "Future[subpro
 
     def prove(name: str) -> subprocess.CompletedProcess[str]:
         folder = tmp_path_factory.mktemp(name)
-        return proved_in(folder, str(FAULTY / f"{name}.py"), "--json", "--seed", "7", "--only", ",".join(breaks(name)))
+        return proved_in(
+            folder, str(faults.write(name, folder)), "--json", "--seed", "7", "--only", ",".join(breaks(name))
+        )
 
     return {name: pool.submit(prove, name) for name in NAMES}
 
@@ -123,9 +114,15 @@ def test_a_faulty_agent_is_caught_by_the_rule_meant_for_it(
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_a_faulty_agent_is_caught_by_no_other_rule(name: str, proved: Proved) -> None:
+def test_a_faulty_agent_is_caught_by_no_other_rule(name: str, proved: Proved, tmp_path: Path) -> None:
     """So that what is shown is the fault, and not its consequences."""
-    assert failed(proved(str(FAULTY / f"{name}.py"), "--json", "--seed", "7")) == list(breaks(name))
+    assert failed(proved(str(faults.write(name, tmp_path)), "--json", "--seed", "7")) == list(breaks(name))
+
+
+def test_without_its_fault_an_agent_passes(proved: Proved) -> None:
+    """What all faulty agents share breaks no rule."""
+    done = proved(str(faults.SOUND), "--json", "--seed", "7")
+    assert failed(done) == [] and done.returncode == 0
 
 
 def test_every_fault_and_every_family_has_its_agent() -> None:
@@ -152,9 +149,11 @@ def test_the_dummy_passes_every_rule(proved: Proved, tmp_path: Path) -> None:
     assert list(tmp_path.glob("hostd-agent-test-*")) == []
 
 
-def test_the_verdict_is_told_in_eighty_columns(proved: Proved) -> None:
+def test_the_verdict_is_told_in_eighty_columns(proved: Proved, tmp_path: Path) -> None:
     """One line per rule, what failed explained, the verdict last."""
-    done = proved(str(FAULTY / "stop_that_lies.py"), "--only", "start,stop,secrets,stop-twice", "--seed", "3")
+    done = proved(
+        str(faults.write("stop_that_lies", tmp_path)), "--only", "start,stop,secrets,stop-twice", "--seed", "3"
+    )
     lines = done.stdout.splitlines()
     assert [line for line in lines if len(line) > 80 and "evidence" not in line and "/" not in line] == []
     assert any(line.startswith("ok       start ") for line in lines)
@@ -216,6 +215,38 @@ def test_without_a_sandbox_nothing_is_started(proved: Proved, tmp_path: Path) ->
     assert done.returncode == 4 and "--live" in done.stderr and "ok       loads" in done.stdout
     live = proved(str(bare), "--live", "--only", "probe,start-usable", "--json")
     assert live.returncode == 1 and failed(live) == ["start-usable"]
+
+
+def test_what_to_give_an_agent_without_a_sandbox_is_told(proved: Proved) -> None:
+    """What kind of thing, and the command to be copied; what was given already is kept in it."""
+    done = proved("nfs", "export=server:/srv")
+    assert done.returncode == 4
+    assert "give it an export and a directory that nobody uses" in done.stderr
+    assert done.stderr.endswith(": hostd-agent test nfs export=server:/srv directory=… --live\n")
+    assert """devices='["…"]' --live""" in proved("scsi_reservation").stderr
+
+
+def test_a_sandbox_that_cannot_be_made_is_told_once(proved: Proved, tmp_path: Path) -> None:
+    """Its reason and cure in one line, and not forty times that nothing else could be tried."""
+    lacking = tmp_path / "lacking.py"
+    refusal = 'raise AgentError("there is no room for it", cure="make some")'
+    lacking.write_text(faults.SOUND.read_text().replace("    return {}\n", f"    {refusal}\n"))
+    done = proved(str(lacking))
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 1 and "cannot be made here: there is no room for it; make some" in told
+    assert "says nothing without sandbox" not in told and told.endswith("not tried: start, stop, monitor")
+    assert f"hostd-agent test {lacking} --live" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_has_no_process_is_lost_by_losing_its_mounts(proved: Proved) -> None:
+    """A filesystem is unmounted behind the agent's back where a server would be killed."""
+    rules = ("crash-noticed", "start-after-crash", "recovery", "after-power-cut")
+    done = proved(
+        "filesystem", "--json", "--only", f"start,start-usable,stop,leftover-processes,two-nodes,{','.join(rules)}"
+    )
+    results = {rule["id"]: rule["result"] for rule in facts(done)["rules"]}
+    assert {rule: results[rule] for rule in rules} == dict.fromkeys(rules, "ok")
 
 
 def test_a_service_that_runs_already_is_left_alone(proved: Proved, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hostd.api import ConfigError, Health
-from hostd.api.initscripts import Verdict, by_words_of_heartbeat
+from hostd.api.foreign.initscripts import Verdict, by_words_of_heartbeat
 from hostd.commands.agent_show import find
 from hostd.config import Directories
 from hostd.jobs import Verb

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from agents import scsi_reservation
-from hostd.api import AgentError, Health
-from hostd.api.mounts import Kernel
+from hostd.api import AgentError, Health, NotInstalled
+from hostd.api.storage import reservations
+from hostd.api.storage.mounts import Kernel
 from tests.contracts import mount_room
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="device files need root")
@@ -49,7 +50,7 @@ class Cluster:
         """Keys, holder and type, as the disk says."""
         self._monkeypatch.setenv("LUN_NODE", node)
         resource = mount_room.resource(self.folder, scsi_reservation, {"devices": [str(self.disk)]}, node=node)
-        return tuple(scsi_reservation._ask_over(resource, str(self.disk)))
+        return tuple(reservations.ask_over(resource, str(self.disk)))
 
     def multipath(self, *paths: str, uuid: str = "mpath-36001405") -> None:
         """Make the disk a device of the device mapper over these paths."""
@@ -137,7 +138,7 @@ def test_a_lost_reservation_is_noticed(cluster: Cluster) -> None:
     cluster.call("start")
     cluster._monkeypatch.setenv("LUN_NODE", OURS)
     resource = mount_room.resource(cluster.folder, scsi_reservation, {"devices": [str(cluster.disk)]})
-    scsi_reservation._out(resource, str(cluster.disk), "--release", rk=1, type=5)
+    reservations.change(resource, str(cluster.disk), "--release", rk=1, type=5)
     with pytest.raises(AgentError, match="our reservation is lost; the disk is reserved by nobody"):
         cluster.call("monitor")
 
@@ -185,7 +186,7 @@ def test_every_path_of_a_multipath_device_is_registered(cluster: Cluster) -> Non
     assert cluster.call("monitor") is Health.RUNNING
     cluster._monkeypatch.setenv("LUN_NODE", OURS)
     resource = mount_room.resource(cluster.folder, scsi_reservation, {"devices": [str(cluster.disk)]})
-    scsi_reservation._out(resource, "/dev/sdd", "--register-ignore", sark=0)
+    reservations.change(resource, "/dev/sdd", "--register-ignore", sark=0)
     assert cluster.call("monitor") is Health.DEGRADED
     cluster.call("stop")
     assert cluster.reservation() == ([], None, "")
@@ -321,3 +322,16 @@ def test_the_real_program_is_understood(cluster: Cluster) -> None:
     (cluster.folder / "bin/sg_persist").unlink()
     with pytest.raises(AgentError, match="is no SCSI disk"):
         cluster.call("start", devices=["/dev/null"])
+
+
+def test_a_node_without_sg3_utils_is_stopped_and_says_so(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its probe is no failure; a start says what is missing; what was started is no longer known to be well."""
+    cluster.call("start", THEIRS)
+    monkeypatch.setattr("hostd.api.servers.SBIN", str(cluster.folder))
+    monkeypatch.setenv("PATH", str(cluster.folder))
+    assert cluster.call("monitor", OURS) is Health.STOPPED
+    cluster.call("stop", OURS)
+    for verb, node in (("start", OURS), ("monitor", THEIRS), ("stop", THEIRS)):
+        with pytest.raises(NotInstalled, match="sg_persist is not installed") as caught:
+            cluster.call(verb, node)
+        assert caught.value.cure == "apt-get install sg3-utils"

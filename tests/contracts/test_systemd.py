@@ -1,5 +1,6 @@
 """The systemd agent against a real systemd, process 1 of namespaces of its own."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from hostd.api import ConfigError, Health
 from hostd.config import Directories
 from hostd.jobs import Verb
 from hostd.registry import Registry
+from tests.contracts import mount_room
 from tests.contracts.bench import Bench
 from tests.contracts.systemd_node import SystemdNode
 
@@ -177,14 +179,15 @@ def test_other_kinds_of_units_work_too(node: SystemdNode) -> None:
 
 
 def test_without_systemd_nothing_of_it_runs_and_nothing_starts(tmp_path: Path) -> None:
-    """This machine, unless systemd is its process 1."""
-    if Path("/run/systemd/system").is_dir():
-        pytest.skip("systemd runs this machine")
-    bench = Bench(tmp_path, "systemd:nginx", {})
-    assert bench.run(Verb.MONITOR).health is Health.STOPPED and bench.run(Verb.STOP).ok
-    for verb in (Verb.START, Verb.VALIDATE):
-        assert "systemd does not run this machine" in bench.run(verb).reason
-    bench.close()
+    """As on a machine with another process 1: what tells of systemd is hidden from the agent."""
+    with mount_room.private_mounts():
+        if Path("/run/systemd").is_dir():
+            subprocess.run(["mount", "-t", "tmpfs", "hidden", "/run/systemd"], check=True)
+        bench = Bench(tmp_path, "systemd:nginx", {})
+        assert bench.run(Verb.MONITOR).health is Health.STOPPED and bench.run(Verb.STOP).ok
+        for verb in (Verb.START, Verb.VALIDATE):
+            assert "systemd does not run this machine" in bench.run(verb).reason
+        bench.close()
 
 
 @pytest.mark.parametrize("reference", ["systemd", "systemd:", "systemd:a/b", "systemd:-x", "systemd:x@", "systemd:a b"])

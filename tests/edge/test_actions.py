@@ -233,6 +233,26 @@ assert resource.run(["ls", "/proc/self/fd"]).stdout.split() == ["0", "1", "2", "
     assert outcome.ok, outcome
 
 
+def test_a_monitor_that_knows_the_main_process_is_not_asked_twice(bench: Bench) -> None:
+    """What it leaves in ``main_pid`` is watched; ``main_process`` would have named another."""
+    code = "import os; resource.main_pid = os.getppid()"
+    found = bench.run(Verb.MONITOR, code=code, main=1)
+    assert (found.ok, found.main_pid) == (True, os.getpid())
+    assert bench.run(Verb.MONITOR, code="pass", main=os.getpid()).main_pid == os.getpid()
+
+
+def test_a_monitor_is_recorded_with_its_cgroup_alone(bench: Bench) -> None:
+    """All in there is to die with its host, so its number says nothing; elsewhere it is all that says who."""
+    bench.actions.start(bench.job(Verb.MONITOR, code="resource.run(['sleep', '77013'])"), lambda _: None)
+    bench.turn_until(lambda: any(p.name == "sleep" for p in bench.left()))
+    (record,) = Records(bench.folder / "run" / "actions").all(processes.boot_id())
+    assert bool(record.cgroup) is isinstance(bench.groups, cgroups.Cgroups)
+    assert (record.pid == 0) is bool(record.cgroup)
+    bench.actions.abort()
+    bench.turn_until(lambda: not bench.actions.busy)
+    assert bench.left() == []
+
+
 def test_a_second_start_beside_a_running_one_is_refused(bench: Bench) -> None:
     """One start or stop of a resource at a time."""
     outcomes: list[Outcome] = []

@@ -10,9 +10,11 @@ import pytest
 
 from hostd import export as export_text
 from hostd import exported
-from hostd.api import AgentError, ConfigError, Field, Parameters, ocf
+from hostd.api import ConfigError, Field, Parameters
+from hostd.api.foreign import ocf
 from hostd.config import Directories
 from hostd.registry import Registry
+from tests.contracts.bench import folder_for_servers
 
 SCHEMAS = Path("/usr/share/resource-agents")
 
@@ -266,25 +268,26 @@ def test_a_secret_is_not_shown_even_where_it_is_wrong() -> None:
     assert "12x4" not in str(caught.value)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    with folder_for_servers() as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("name", ["dummy", "httpd"])
-def test_it_passes_ocf_tester(name: str, tmp_path: Path) -> None:
+def test_it_passes_ocf_tester(name: str, open_folder: Path) -> None:
     """The field's own judge, unchanged, with a real server for httpd."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    (tmp_path / "sandbox").mkdir(mode=0o755)
+    (open_folder / "sandbox").mkdir(mode=0o755)
     params: dict[str, object] = {"process": "true"}
     if name == "httpd":
-        try:
-            sandbox = Registry.load(Directories(), system=tmp_path / "none").agent(name).sandbox(tmp_path / "sandbox")
-        except AgentError as error:
-            pytest.skip(error.reason)
+        sandbox = Registry.load(Directories(), system=open_folder / "none").agent(name).sandbox(open_folder / "sandbox")
         assert sandbox is not None
         params = sandbox
-    agent = export(name, tmp_path / "ocf")
+    agent = export(name, open_folder / "ocf")
     options = [word for key, value in params.items() for word in ("-o", f"{key}={value}")]
     instance = f"hostd-test-{os.getpid()}"
     argv = ["ocf-tester", "-n", instance, *options, str(agent)]
-    env = {"PATH": os.environ["PATH"], "HA_RSCTMP": str(tmp_path)}
+    env = {"PATH": os.environ["PATH"], "HA_RSCTMP": str(open_folder)}
     judged = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=110, check=False)
     assert judged.returncode == 0 and "passed all tests" in judged.stdout, judged.stdout + judged.stderr
 

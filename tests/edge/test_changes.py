@@ -11,7 +11,7 @@ from hostd.commands import foretold
 from hostd.config import Configuration
 from hostd.description import describe
 from hostd.registry import Registry
-from hostd.requests import FencingStatus, ServiceStatus, Status
+from hostd.status_form import FencingStatus, ServiceStatus, Status
 
 CONF = """
 [cluster]

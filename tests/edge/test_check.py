@@ -121,7 +121,7 @@ def test_a_good_machine_is_good(machine: str, conf: Path) -> None:
     """Warnings alone are exit code 0, and the last line says so; no line is over 80 columns."""
     code, output = examine(machine, conf)
     assert code == 0
-    assert "Good" in output.splitlines()[-1]
+    assert output.splitlines()[-1] == 'Good ("example": 1 service, 2 links): 0 errors, 1 warning.'
     assert "warning  [fencing] is not configured" in output
     assert max(map(len, output.splitlines()[1:])) <= 80
     assert said(machine, conf) == (0, [])
@@ -237,6 +237,22 @@ def test_an_agents_validate_is_asked(machine: str, conf: Path, tmp_path: Path) -
     code, texts = said(machine, conf, "--agents", str(folder))
     assert code == 1
     assert texts == ["all.toml:17: [service.web] params (picky) does not fit this machine: /x is not there; make it"]
+
+
+def test_a_secret_in_a_conf_d_that_others_may_read_is_a_warning(machine: str, conf: Path, tmp_path: Path) -> None:
+    """It is not shown; once the file is root's alone, there is nothing to say."""
+    folder = tmp_path / "agents"
+    folder.mkdir(mode=0o755)
+    (folder / "picky.py").write_text(PICKY.replace('Field("file")', 'Field("file", secret=True)').replace(
+        'raise AgentError(f"{resource.params[\'file\']} is not there", cure="make it")', "pass"
+    ))  # fmt: skip
+    address = 'address = "172.23.2.13/24"'
+    change(conf, address, address + '\nagent = "picky"\nparams = { file = "s3cret" }')
+    file = conf / "all.toml"
+    rule = f"[service.web] params.file (picky) is a secret, and others may read {file}; chmod 600 {file}"
+    assert said(machine, conf, "--agents", str(folder)) == (0, [f"all.toml:17: {rule}"])
+    file.chmod(0o600)
+    assert said(machine, conf, "--agents", str(folder)) == (0, [])
 
 
 def test_a_broken_agent_that_nobody_uses_is_a_warning(machine: str, conf: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hostd.commands import ask, confirm_down, leave, log, main, sentences, status
+from hostd.commands import ask, leave, log, main, sentences, status
 from hostd.commands.exits import ExitCode
 from hostd.commands.paper import WIDTH, Paper
 from hostd.control import Control
@@ -39,26 +39,16 @@ from hostd.core.effects import (
 from hostd.core.events import AnyCommand, ConfirmDown, MoveService, SetStandby, StopService
 from hostd.core.snapshot import Wish, WishKind
 from hostd.core.terms import Clearance, Phase, ResourceState, ServiceState, Why
-from hostd.requests import (
-    AnyAnswer,
-    AnyRequest,
-    AskLog,
-    Entry,
+from hostd.requests import AnyAnswer, AnyRequest, AskLog, Entry, LogIs, Order, Refused, Rejected, StatusIs, Taken, WhyIs
+from hostd.status_form import (
     FencingStatus,
     InstanceStatus,
     LinkStatus,
-    LogIs,
     NodeStatus,
-    Order,
     Problem,
-    Refused,
-    Rejected,
     ResourceStatus,
     ServiceStatus,
     Status,
-    StatusIs,
-    Taken,
-    WhyIs,
 )
 
 FACTS: list[AnyFact] = [
@@ -400,13 +390,23 @@ def test_a_terminal_gets_colours_unless_it_asked_for_none(monkeypatch: pytest.Mo
     assert "\x1b" not in plain.getvalue()
 
 
-def test_the_name_is_typed_or_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal, exactly the node's name confirms."""
+@pytest.mark.parametrize(("command", "danger"), [("fence", "will lose its power"), ("confirm-down", "is NOT off")])
+def test_the_name_is_typed_or_it_is_not(
+    command: str, danger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal, exactly the node's name confirms (then no daemon is reached); from a pipe, nothing does."""
 
     class Keyboard(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    for typed, confirms in (("clustnode2\n", True), ("yes\n", False), ("", False)):
+    def ordered() -> int:
+        return main.main([command, "clustnode2", "--runtime-dir", str(tmp_path)])
+
+    for typed, code in (("clustnode2\n", ExitCode.UNREACHABLE), ("yes\n", ExitCode.UNSAFE), ("", ExitCode.UNSAFE)):
         monkeypatch.setattr(sys, "stdin", Keyboard(typed))
-        assert confirm_down._is_typed("clustnode2") is confirms
+        assert ordered() == code
+        assert danger in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO("clustnode2\n"))
+    assert ordered() == ExitCode.UNSAFE
+    assert "override: --yes" in capsys.readouterr().err

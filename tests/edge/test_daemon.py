@@ -1,6 +1,7 @@
 """The brain against a host and a heart that the test plays."""
 
 import asyncio
+import json
 import os
 import pickle
 import select
@@ -12,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from hostd import messages, recorder
 from hostd.config import Configuration, Directories
 from hostd.core import snapshot as snapshots
 from hostd.core.effects import Publish
-from hostd.core.events import AnyEvent, FrameReceived, HeartReturned, Started, TimerFired
+from hostd.core.events import AnyEvent, FrameReceived, HeartReturned, LanTurned, Started, TimerFired
 from hostd.core.node import Node
 from hostd.core.plan import Link, Plan, Resource, Service, Timers
 from hostd.core.snapshot import Snapshot
@@ -43,7 +45,8 @@ from hostd.messages import (
 )
 from hostd.recorder import Header, Record
 from hostd.registry import Registry
-from hostd.requests import AskStatus, Status, StatusIs, decode_answer, encode
+from hostd.requests import AskStatus, StatusIs, decode_answer, encode
+from hostd.status_form import Status
 
 PLAN = Plan(
     "example",
@@ -58,8 +61,8 @@ M = TypeVar("M", bound=messages.Message)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for netlink and packet sockets")
 
 
-def configuration(folder: Path) -> Configuration:
-    return Configuration(plan=PLAN, node="a", key=folder / "key", links=(), resources=())
+def configuration(folder: Path, plan: Plan = PLAN) -> Configuration:
+    return Configuration(plan=plan, node="a", key=folder / "key", links=(), resources=())
 
 
 class Family:
@@ -68,7 +71,7 @@ class Family:
     Answers every action like an agent whose service can always be started.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: Plan = PLAN) -> None:
         self.directories = Directories(runtime=folder / "run", state=folder / "state")
         self.host, host_end = messages.pair()
         self.heart, heart_end = messages.pair()
@@ -80,7 +83,7 @@ class Family:
             try:
                 self.host.close()
                 self.heart.close()
-                code = run(configuration(folder), self.directories, Registry(), host_end, heart_end)
+                code = run(configuration(folder, plan), self.directories, Registry(), host_end, heart_end)
             finally:
                 os._exit(code)
         host_end.close()
@@ -247,6 +250,69 @@ def test_the_flight_record_of_a_life_replays_to_what_was_published(family: Famil
     assert carried
     assert [body for body in replayed if body in carried] == carried
     assert replayed[-1] == carried[-1]
+
+
+# -- what a core is born with ------------------------------------------------------------
+
+
+def recorded(family: Family) -> list[AnyEvent]:
+    """All events of its only life, after it has left."""
+    messages.send(family.host, Signalled(signal.SIGTERM))
+    family.wait(Goodbye)
+    assert family.ended() == 0
+    (path,) = recorder.flights(family.directories.state)
+    return [frame.event for frame in recorder.read(path) if isinstance(frame, Record)]
+
+
+@pytest.mark.parametrize(
+    ("interface", "is_dead"), [("lo", False), ("absent0", True)], ids=["a living interface", "no such interface"]
+)
+def test_a_core_hears_at_its_birth_which_addresses_have_no_interface(
+    tmp_path: Path, interface: str, is_dead: bool
+) -> None:
+    """LanTurned follows Started, before anything on the LAN has turned: a LAN dead from the start never turns."""
+    address = f"127.77.7.7/8@{interface}"
+    service = Service("web", ("a", "b"), (Resource(address, "address", address),))
+    family = Family(tmp_path, msgspec.structs.replace(PLAN, services=(service,)))
+    try:
+        family.begin()
+        events = recorded(family)
+    finally:
+        family.close()
+    started, *others = events
+    assert isinstance(started, Started)
+    turned = [event for event in others if isinstance(event, LanTurned)]
+    assert turned[:1] == [LanTurned((address,) if is_dead else ())]
+    before = others[: others.index(turned[0])]
+    assert not any(isinstance(event, TimerFired) for event in before), "time has passed before the core knew its LAN"
+
+
+@pytest.mark.parametrize(
+    ("seen_s_ago", "left_s"),
+    [(None, 3_600), (0, 3_600), (1_800, 1_800), (3_700, None), (-86_400, 3_600)],
+    ids=["never seen", "just seen", "half an hour ago", "long ago", "by a clock that has been set back"],
+)
+def test_a_core_hears_at_its_birth_what_is_left_of_each_probation(
+    tmp_path: Path, seen_s_ago: int | None, left_s: int | None
+) -> None:
+    """Started says so of each service that is still new on this node, by the wall clock of its first sight."""
+    if seen_s_ago is not None:
+        (tmp_path / "state").mkdir()
+        body = json.dumps({"web": time.time() - seen_s_ago, "gone": 1.0})
+        (tmp_path / "state" / "services.json").write_text(body)
+    family = Family(tmp_path)
+    try:
+        family.begin()
+        started, *_ = recorded(family)
+    finally:
+        family.close()
+    assert isinstance(started, Started)
+    if left_s is None:
+        assert started.probation_ms == {}
+    else:
+        assert list(started.probation_ms) == ["web"]
+        assert left_s * 1_000 - 60_000 <= started.probation_ms["web"] <= left_s * 1_000
+    assert list(json.loads((tmp_path / "state" / "services.json").read_text())) == ["web"]
 
 
 class Watched(Brain):

@@ -30,19 +30,15 @@ from hostd.requests import (
     AskDrill,
     AskLog,
     AskStatus,
-    DeviceStatus,
     DrillIs,
     Entry,
-    FencingStatus,
     LogIs,
     Order,
-    Problem,
     Refused,
-    Status,
     StatusIs,
     Taken,
-    WatchdogStatus,
 )
+from hostd.status_form import DeviceStatus, FencingStatus, Problem, Status, WatchdogStatus
 from tests.edge.test_commands import Daemon, a_status
 
 NODE = "clustnode2"

@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ def test_a_clean_site_is_written_with_a_new_key_and_exits_0(tmp_path: Path, caps
     assert stat.S_IMODE((out / "cluster.key").stat().st_mode) == 0o600
     said = capsys.readouterr().out
     assert f"hostd check --config {out}" in said and "0 refused" in said
+
+
+def test_the_line_that_copies_it_does_so_where_the_package_made_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into the folder above: /etc/hostd/conf.d is on the other node already, and scp would make conf.d/conf.d."""
+    out, other = tmp_path / "here/conf.d", tmp_path / "there/conf.d"
+    other.mkdir(parents=True)
+    main(["import", str(site(tmp_path)), "-o", str(out), "--node", "elsewhere"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "scp" in line)
+    assert line.split() == ["scp", "-pr", str(out), f"OTHERNODE:{out.parent}/"]
+    subprocess.run(["cp", "-pr", out, other.parent], check=True)  # as scp does, without the other node
+    assert {path.name for path in other.iterdir()} == {path.name for path in out.iterdir()}
+    assert (other / "cluster.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_what_was_written_is_what_hostd_check_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ from hostd.core.effects import AddressChecked, AnyFact, PhaseChanged, ResourceTu
 from hostd.core.plan import Plan, Resource, Service
 from hostd.core.terms import Phase, ResourceState, ServiceState, Why
 from hostd.ledger import Ledger, is_address
-from hostd.requests import Entry, LedgerIs, Recovery
+from hostd.requests import Entry, LedgerIs
+from hostd.status_form import Recovery
 from tests.edge.test_commands import Daemon, daemon
 
 ADDRESS = "192.0.2.1/24"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import threading
 import types
 from collections.abc import Callable
@@ -18,19 +19,12 @@ from hostd.commands.exits import ExitCode
 from hostd.config import Directories
 from hostd.metrics import INTERVAL_MS, Textfile, replace_for_all
 from hostd.registry import Registry
-from hostd.requests import (
-    HeartStatus,
-    PhaseOfRecovery,
-    Problem,
-    Recovery,
-    RecoveryTotal,
-    Status,
-    StatusIs,
-    plain,
-)
+from hostd.requests import StatusIs, plain
+from hostd.status_form import HeartStatus, PhaseOfRecovery, Problem, Recovery, RecoveryTotal, Status
 from tests.edge.test_commands import Daemon, a_status, daemon
 
 ROOT = Path(__file__).parents[2]
+BOARD = ROOT / "packaging" / "grafana" / "hostd.json"
 LINE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*\})? (-?[0-9.e+-]+)')
 _ = daemon  # a fixture: pytest finds it by this import
 
@@ -126,20 +120,70 @@ def test_a_text_in_a_label_cannot_break_the_format(plugin: types.ModuleType) -> 
     assert any('a\\"} 1\\nhostd_up\\\\' in name for name in samples(plugin.metrics(hostile)))
 
 
+def test_prometheus_own_tool_finds_nothing_to_mend(text: str) -> None:
+    """`promtool check metrics` reads the file and judges its names, and says so of one that is wrong."""
+
+    def checked(text: str) -> tuple[int, str]:
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    assert checked(text) == (0, "")
+    code, said = checked(text + "# HELP hostd_moves Moves.\n# TYPE hostd_moves counter\nhostd_moves 1\n")
+    assert code != 0 and 'hostd_moves counter metrics should have "_total" suffix' in said
+
+
+def queries() -> list[str]:
+    """All that the dashboard asks Prometheus."""
+    board = json.loads(BOARD.read_text())
+    found = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return found + [note["expr"] for note in board["annotations"]["list"]]
+
+
+def test_prometheus_understands_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    """As rules, which its own tool parses; the variables of Grafana have values there."""
+    asked = [query.replace("$__range", "1h").replace("$instance", ".*") for query in queries()]
+
+    def checked(queries: list[str]) -> tuple[int, str]:
+        rules = [{"record": f"query{number}", "expr": query} for number, query in enumerate(queries)]
+        (tmp_path / "rules.json").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+        argv = ["promtool", "check", "rules", tmp_path / "rules.json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = checked(asked)
+    assert code == 0 and f"SUCCESS: {len(asked)} rules found" in said, said
+    assert checked([*asked, "sum by (node (hostd_node_state)"])[0] != 0
+
+
+def test_every_panel_says_what_it_shows_and_in_which_unit(plugin: types.ModuleType) -> None:
+    """A title, a unit, and in its legend only labels that its metrics have."""
+    known = {
+        family.name + sample.suffix: {key for key, _ in sample.labels} | {"instance"}
+        for family in plugin.families(plain(full()))
+        for sample in family.samples
+    }
+    panels = json.loads(BOARD.read_text())["panels"]
+    assert len({panel["title"].strip() for panel in panels} - {""}) == len(panels)
+    for panel in panels:
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        is_time = any("_seconds" in target["expr"] for target in panel["targets"])
+        assert unit == ("s" if is_time else "short"), panel["title"]
+        for target in panel["targets"]:
+            names = re.findall(r"hostd_[a-z_]+", target["expr"])
+            labels = set.union(*(known[name] for name in names))
+            assert set(re.findall(r"{{(\w+)}}", target.get("legendFormat", ""))) <= labels, panel["title"]
+
+
 def test_the_dashboard_asks_for_nothing_that_is_not_there(plugin: types.ModuleType) -> None:
     """Every name in a query of packaging/grafana/hostd.json is a metric, and its labels are some of it."""
     known: dict[str, set[str]] = {}
     for family in plugin.families(plain(full())):
         for sample in family.samples:
             known.setdefault(family.name + sample.suffix, set()).update(key for key, _ in sample.labels)
-    board = json.loads((ROOT / "packaging" / "grafana" / "hostd.json").read_text())
-    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    queries += [note["expr"] for note in board["annotations"]["list"]]
-    queries += [
-        variable["query"]["query"] for variable in board["templating"]["list"] if variable["name"] == "instance"
-    ]
-    assert len(queries) > 12
-    for query in queries:
+    variables = json.loads(BOARD.read_text())["templating"]["list"]
+    asked = queries() + [variable["query"]["query"] for variable in variables if variable["name"] == "instance"]
+    assert len(asked) > 12
+    for query in asked:
         names = re.findall(r"hostd_[a-z_]+", query)
         assert names
         labels = {label for name in names for label in known[name]}  # KeyError: there is no such metric

@@ -146,16 +146,17 @@ def test_when_too_many_wait_the_oldest_are_dropped_and_said(office: Office, monk
 
 def test_a_reload_keeps_what_waits(office: Office) -> None:
     """A [[notify]] of the same name keeps its queue; one that is gone ends what it has begun, and no more."""
-    gate = office.folder / "gate"
-    os.mkfifo(gate)
-    acts = f'[ $HOSTD_SERIAL = 1 ] && cat {gate}; echo "$0 $HOSTD_SERIAL" >> {office.folder}/got'
+    gates = [office.folder / f"gate-{name}" for name in ("kept", "gone")]  # one writer may let two readers in
+    for gate in gates:
+        os.mkfifo(gate)
+    waits = f"[ $HOSTD_SERIAL = 1 ] && cat {office.folder}/gate-${{0##*/}}"
+    acts = f'{waits}; echo "$0 $HOSTD_SERIAL" >> {office.folder}/got'
     office.staffed(office.script("kept", acts), office.script("gone", acts))
     office.happens(RUNS, FAILS)
     after = configuration(office.folder, office.script("kept", acts))
     office.notifying.renew(office.registry, after)
-    for _ in range(2):
+    for gate in gates:
         gate.write_text("")
-        time.sleep(0.1)
     office.run(lambda: len(office.lines("got")) == 3)
     assert sorted(line.rpartition("/")[2] for line in office.lines("got")) == ["gone 1", "kept 1", "kept 2"]
 
@@ -309,7 +310,7 @@ def relay() -> Iterator[socketserver.TCPServer]:
 def test_a_mail_goes_through_a_relay(registry: Registry, relay: socketserver.TCPServer) -> None:
     """By SMTP to HOST:PORT; a relay that is not there is a failure with its reason."""
     params = {"to": ["root@site"], "from": "hostd@site", "relay": f"127.0.0.1:{relay.server_address[1]}",
-              "starttls": False, "username": ""}  # fmt: skip
+              "starttls": False, "ca": None, "username": ""}  # fmt: skip
     registry.notify(a_notice("mail", FAILS, params))
     said = "\n".join(relay.said)  # type: ignore[attr-defined]
     assert "mail FROM:<hostd@site>" in said and "Subject: [example] a: mysql fails" in said
@@ -340,12 +341,16 @@ def test_a_webhook_gets_json_with_a_schema_and_the_token_from_its_file(registry:
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}"
             registry.notify(a_notice("webhook", FAILS, {"url": url, "headers": {"X-Site": "here"}}, token=token))
-            ((headers, facts),) = server.got  # type: ignore[attr-defined]
+            (tmp_path / "url").write_text(f"{url}/hooks/t0ken\n")
+            (tmp_path / "url").chmod(stat.S_IRUSR)
+            registry.notify(a_notice("webhook", FAILS, {"headers": {}}, url=tmp_path / "url"))
             with pytest.raises(AgentError, match="answered 500") as failed:
                 registry.notify(a_notice("webhook", FAILS, {"url": url + "/broken", "headers": {}}, token=token))
         finally:
             server.shutdown()
             thread.join()
+    (headers, facts), (_, again), _ = server.got  # type: ignore[attr-defined]
+    assert again == facts
     assert headers["Authorization"] == "Bearer s3cret" and headers["X-Site"] == "here"
     assert "s3cret" not in str(failed.value)
     assert (facts["schema"], facts["serial"], facts["kind"], facts["event"]) == (1, 7, "service", "ServiceTurned")
@@ -415,7 +420,7 @@ def test_whom_it_tells_is_read_and_in_no_digest(registry: Registry, tmp_path: Pa
         ('[[notify]]\ntype = "script"', "program is missing"),
         ('[[notify]]\ntype = "script"\nparams = { program = "/x" }\nfor = ["weather"]', "is not one of its values"),
         ('[[notify]]\ntype = "webhook"\nparams = { url = "x", token = "s3cret" }', "is not a known parameter"),
-        ('[[notify]]\ntype = "webhook"\nparams = { url = "x" }\nsecrets = { tokn = "/x" }', "known here: token"),
+        ('[[notify]]\ntype = "webhook"\nparams = { url = "x" }\nsecrets = { tokn = "/x" }', "known here: url, token"),
         (2 * '[[notify]]\nname = "x"\ntype = "webhook"\nparams = { url = "x" }\n', "is the name of two"),
     ],
 )

@@ -15,7 +15,8 @@ from hostd.core.terms import Carrier, Epoch, Incarnation, Phase, Why
 from hostd.figures import Figures
 from hostd.messages import LinkState
 from hostd.observed import differences
-from hostd.requests import Entry, Problem
+from hostd.requests import Entry
+from hostd.status_form import Problem
 from tests.edge.test_commands import a_status
 from tests.edge.test_status import Scene
 
@@ -66,6 +67,22 @@ def test_a_medium_is_open_or_away_and_its_carrier_is_told_apart() -> None:
     ]
     assert told == [None, CarrierTurned("x", False), None, CarrierTurned("x", True), None, None]
     assert sentences.fact(CarrierTurned("x", False)) == "link x lost its carrier"
+
+
+def test_a_service_that_ran_nowhere_is_not_told_as_found_running() -> None:
+    """A cold start: the peer's first table has it with nobody, which is no news; that its owner is gone, is."""
+
+    def table(view: int, owners: tuple[str, ...]) -> Snapshot:
+        assignments = {"mail": Assignment(owners, Epoch(view, 1), Why.ADOPTED)}
+        return Snapshot("b", Incarnation(1, 1), view, Phase.MEMBER, view=view, assignments=assignments)
+
+    def told(before: Snapshot | None, after: Snapshot) -> list[str]:
+        assigned = [fact for fact in differences(before, after) if isinstance(fact, ServiceAssigned)]
+        return [sentences.entry(Entry(0.0, "b", fact, observed=True)) for fact in assigned]
+
+    assert told(None, table(1, ())) == []
+    assert told(None, table(1, ("b",))) == ["mail is assigned to b: it was found running"]
+    assert told(table(1, ("b",)), table(2, ())) == ["mail is assigned to no node: it was found running nowhere"]
 
 
 def test_the_reason_of_an_assignment_travels_with_it() -> None:

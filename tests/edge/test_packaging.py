@@ -544,3 +544,13 @@ def test_the_packaged_documents_are_those_of_this_code(package: Path, tmp_path: 
         packaged = gzip.decompress((tmp_path / f"usr/share/man/man{section}/{page}.gz").read_bytes()).decode()
         assert packaged == man_page(page)
     assert (tmp_path / "usr/share/bash-completion/completions/hostd").read_text() == completion.bash("hostd")
+
+
+def test_the_manual_is_packaged_and_its_links_hold(package: Path, tmp_path: Path) -> None:
+    """At three in the morning the nodes may reach nothing but themselves."""
+    subprocess.run(["dpkg-deb", "-x", package, tmp_path], check=True)
+    folder = tmp_path / "usr/share/doc/hostd"
+    assert {path.name for path in folder.glob("docs/*.md")} == {path.name for path in (ROOT / "docs").glob("*.md")}
+    for page in (folder / "README.md", *folder.glob("docs/*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)[#)]", page.read_text()):
+            assert (page.parent / link).is_file(), f"{page.name} leads to {link}"

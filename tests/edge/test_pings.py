@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -99,18 +101,99 @@ def test_nobody_is_lost_by_our_own_pause(machine: Machine, router: Machine) -> N
     asyncio.run(story())
 
 
-def test_answers_to_others_do_not_count(machine: Machine, lan: Lan) -> None:
-    """A reply with another name or cookie, even from the right station, is no sign of life."""
-    stranger = lan.machine("s", f"{NOBODY}/24")
-    stranger.run("sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=1")
+# -- stations that answer otherwise --------------------------------------------------------
+
+NOBODY6, ELSEWHERE, ELSEWHERE6 = "fd08::99", "10.8.0.98", "fd08::98"
+HEADER = struct.Struct("!BBHHH")
+
+
+class Forger:
+    """A station whose kernel answers no ping, and which answers by hand: nearly as it should.
+
+    ``harm`` changes a right answer; ``sent`` counts those that were sent.
+    """
+
+    def __init__(self, machine: Machine, *, is_six: bool, source: str, harm: Callable[[bytes], bytes]) -> None:
+        self.sent, self._harm, self._is_six = 0, harm, is_six
+        for name in ("ipv4.icmp_echo_ignore_all", "ipv6.icmp.echo_ignore_all"):
+            machine.run("sysctl", "-q", "-w", f"net.{name}=1")
+        family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if is_six else (socket.AF_INET, socket.IPPROTO_ICMP)
+        with inside(machine.name):
+            self._ear = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
+            self._mouth = socket.socket(family, socket.SOCK_RAW, protocol)
+        self._mouth.bind((source, 0))
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._ear, self._answer)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._ear)
+            self._ear.close()
+            self._mouth.close()
+
+    def _answer(self) -> None:
+        packet, (asker, *_) = self._ear.recvfrom(2_048)
+        question = packet if self._is_six else packet[20:]
+        request, reply = (128, 129) if self._is_six else (8, 0)
+        if question[0] != request:
+            return
+        answer = self._harm(bytes((reply,)) + question[1:])
+        if not self._is_six:  # of version 6 the kernel makes the checksum
+            answer = answer[:2] + bytes(2) + answer[4:]
+            total = sum(struct.unpack(f"!{len(answer) // 2}H", answer))
+            total = (total >> 16) + (total & 0xFFFF)
+            answer = answer[:2] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + answer[4:]
+        self._mouth.sendto(answer, (asker, 0))
+        self.sent += 1
+
+
+def with_another_name(answer: bytes) -> bytes:
+    kind, code, check, name, number = HEADER.unpack_from(answer)
+    return HEADER.pack(kind, code, check, name ^ 1, number) + answer[HEADER.size :]
+
+
+def with_another_cookie(answer: bytes) -> bytes:
+    return answer[:-1] + bytes((answer[-1] ^ 1,))
+
+
+def without_a_cookie(answer: bytes) -> bytes:
+    return answer[: HEADER.size]
+
+
+def as_it_is(answer: bytes) -> bytes:
+    return answer
+
+
+@pytest.mark.parametrize("is_six", [False, True], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize(
+    ("harm", "is_elsewhere", "reached"),
+    [
+        (with_another_name, False, False),
+        (with_another_cookie, False, False),
+        (without_a_cookie, False, False),
+        (as_it_is, True, False),
+        (as_it_is, False, True),
+    ],
+    ids=["another name", "another cookie", "no cookie", "another source", "right"],
+)
+def test_only_the_answer_to_our_own_question_counts(
+    machine: Machine, lan: Lan, harm: Callable[[bytes], bytes], is_elsewhere: bool, reached: bool, is_six: bool
+) -> None:
+    """A reply with another name or cookie, or from another station, is no sign of life; the right one is."""
+    stranger = lan.machine("s", f"{NOBODY}/24", f"{ELSEWHERE}/24", f"{NOBODY6}/64", f"{ELSEWHERE6}/64")
+    target, elsewhere = (NOBODY6, ELSEWHERE6) if is_six else (NOBODY, ELSEWHERE)
 
     async def story() -> None:
-        async with asking(machine, NOBODY) as told:
-            for _ in range(10):
-                machine.ping(NOBODY, timeout_s=0.02)
-                await asyncio.sleep(0.05)
-            await told.until(False)
-            assert [turned.reached for turned in told] == [False]
+        forger = Forger(stranger, is_six=is_six, source=elsewhere if is_elsewhere else target, harm=harm)
+        async with forger.at_work(), asking(machine, target) as told:
+            await told.until(reached)
+            sent = forger.sent
+            await asyncio.sleep(2 * DEADTIME_MS / 1_000)
+            assert forger.sent > sent + 3, "it has not been asked, or has not answered"
+            assert [turned.reached for turned in told] == [reached]
 
     asyncio.run(story())
 

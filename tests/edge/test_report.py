@@ -42,10 +42,12 @@ PLAN = Plan(
 WALL = 1_700_000_000.0
 
 
-def live(folder: Path, *, tamper: Callable[[AnyEvent], AnyEvent] = lambda event: event, steps: int = 120) -> None:
+def live(
+    folder: Path, *, tamper: Callable[[AnyEvent], AnyEvent] = lambda event: event, steps: int = 120, me: str = "a"
+) -> None:
     """A node alone: it probes, waits, starts its service, and keeps its books, over several files."""
     clock = [WALL]
-    node, stepped = Node(PLAN, "a"), [0]
+    node, stepped = Node(PLAN, me), [0]
     inbox: list[AnyEvent] = [
         Started(Incarnation(7, 1), release=hostd.__version__),
         HeartReturned(),
@@ -54,7 +56,7 @@ def live(folder: Path, *, tamper: Callable[[AnyEvent], AnyEvent] = lambda event:
 
     def header() -> Header:
         checkpoint = pickle.dumps(node) if stepped[0] else b""
-        return Header(recorder.FORMAT, hostd.__version__, "a", PLAN, clock[0], stepped[0], checkpoint)
+        return Header(recorder.FORMAT, hostd.__version__, me, PLAN, clock[0], stepped[0], checkpoint)
 
     with ThreadPoolExecutor(1) as disk:
         flight = Recorder(folder, header, disk)
@@ -68,7 +70,7 @@ def live(folder: Path, *, tamper: Callable[[AnyEvent], AnyEvent] = lambda event:
             inbox += [outcome for effect in effects if (outcome := answer(effect)) is not None]
             for effect in effects:
                 if isinstance(effect, Tell):
-                    timeline.add("a", effect.fact)
+                    timeline.add(me, effect.fact)
             now_ms += 100
             clock[0] += 0.1
         flight.flush()
@@ -197,6 +199,43 @@ def test_what_an_archive_says_of_paths_is_not_followed(tmp_path: Path, state: Pa
     assert not list(tmp_path.parent.parent.glob("outside"))
 
 
+@pytest.mark.parametrize("command", ["replay", "log"])
+def test_a_file_that_is_no_report_is_told_in_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text, an empty file, an archive of something else, an empty folder: what to name instead, and no Python."""
+    (tmp_path / "text").write_text("no archive\n")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    with tarfile.open(tmp_path / "other.tgz", "w:gz") as tar:
+        tar.add(tmp_path / "text", "text")
+    for name in ("text", "empty", "folder", "other.tgz"):
+        assert _read_back(command, tmp_path, name) == ExitCode.WRONG_USE
+        said = capsys.readouterr().err.splitlines()[-1]
+        cure = "name the file that `hostd report` wrote, or a state directory"
+        assert said == f"{tmp_path / name}: it is no report; {cure}"
+    assert _read_back(command, tmp_path, "nowhere") == ExitCode.WRONG_USE
+    assert capsys.readouterr().err.endswith("nowhere: No such file or directory\n")
+
+
+@pytest.mark.parametrize("command", ["replay", "log"])
+def test_half_a_report_is_called_that(
+    command: str, tmp_path: Path, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy that was broken off: not "no report", but to be copied again."""
+    with tarfile.open(tmp_path / "whole.tgz", "w:gz") as tar:
+        tar.add(state, "a")
+    half = (tmp_path / "whole.tgz").read_bytes()
+    (tmp_path / "half.tgz").write_bytes(half[: len(half) // 2])
+    assert _read_back(command, tmp_path, "half.tgz") == ExitCode.WRONG_USE
+    assert "half.tgz: it is cut short or damaged; copy it again" in capsys.readouterr().err
+
+
+def _read_back(command: str, folder: Path, name: str) -> int:
+    places = ["--with", folder / name, "--state-dir", folder, "--runtime-dir", folder]
+    return main.main([command, *map(str, places if command == "log" else [folder / name])])
+
+
 # -- report ----------------------------------------------------------------------------------
 
 
@@ -217,6 +256,12 @@ key = "/etc/hostd/cluster.key"
 agent = "fence_x"
 params = { ip = "10.0.0.1", username = "hostd", passwd = 'hunter2"x', "snmp_community" = "publ1c-not" }
 secrets = { password = "/etc/hostd/ipmi" }
+[[notify]]
+type = "webhook"
+params = { url = "https://hooks.example.org/T0/B0/h00k-token", headers = { Authorization = "Basic h00k-pw" } }
+[service.web]
+agent = "httpd"
+params = { url = "http://172.23.2.16/" }
 [service.mysql]
 agent = "mysql"
 params = { password = { a = "s3cret-a", b = "s3cret-b" }, token = \"\"\"line
@@ -252,10 +297,16 @@ def test_no_secret_is_in_a_report(tmp_path: Path, state: Path, config: Path) -> 
     with report(tmp_path, state, config) as tar:
         bodies = {m.name: source.read() for m in tar if (source := tar.extractfile(m)) is not None}
     for name, body in bodies.items():
-        for secret in (b"hunter2", b"publ1c", b"s3cret", b"two-of-it"):
+        for secret in (b"hunter2", b"publ1c", b"s3cret", b"two-of-it", b"h00k"):
             assert secret not in body, name
     (conf,) = (body.decode() for name, body in bodies.items() if name.endswith("conf.d/00.toml"))
-    for kept in ("# the password is on", 'key = "/etc/hostd/cluster.key"', 'password = "/etc/hostd/ipmi"', "10.0.0.1"):
+    for kept in (
+        "# the password is on",
+        'key = "/etc/hostd/cluster.key"',
+        'password = "/etc/hostd/ipmi"',
+        "10.0.0.1",
+        "http://172.23.2.16/",
+    ):
         assert kept in conf
 
 

@@ -19,8 +19,8 @@ from hostd.core.terms import Incarnation, Phase, ResourceState, ServiceState
 from hostd.figures import Figures
 from hostd.left_behind import FILE_NAME, LeftBehind
 from hostd.processes import boot_id
-from hostd.requests import Status
 from hostd.status import one_line, status_of
+from hostd.status_form import Status
 
 CONF = """
 [cluster]

@@ -15,8 +15,8 @@ from hostd.core.snapshot import Report, Snapshot
 from hostd.core.terms import Carrier, Clearance, Incarnation, Mode, Phase, ResourceState, ServiceState
 from hostd.figures import Figures
 from hostd.messages import HeartFigures
-from hostd.requests import Status
 from hostd.status import one_line, status_of
+from hostd.status_form import Status
 
 MAIL = Service("mail", ("b", "a"), (Resource("192.0.2.1/24", "address", "192.0.2.1/24"),), digest="x")
 PLAN = Plan("example", ("a", "b"), (MAIL,), (Link("cross"), Link("serial")), Timers(), digest="same")

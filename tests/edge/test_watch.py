@@ -20,7 +20,8 @@ from hostd.commands.exits import ExitCode
 from hostd.commands.watch import View, clipped
 from hostd.core.effects import PhaseChanged, ResourceTurned, ServiceTurned
 from hostd.core.terms import Phase, ResourceState, ServiceState, Why
-from hostd.requests import AnyAnswer, AnyRequest, AskLog, Entry, LinkStatus, LogIs, NodeStatus, Problem, StatusIs
+from hostd.requests import AnyAnswer, AnyRequest, AskLog, Entry, LogIs, StatusIs
+from hostd.status_form import LinkStatus, NodeStatus, Problem
 from tests.edge.test_commands import Daemon, a_status, daemon
 
 _ = daemon  # a fixture: pytest finds it by this import

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from hostd.config import Directories
 from hostd.registry import Registry
+from tests.lab import chaos_clock
 from tests.lab.chaos_faults import SERVERS, Hand, Strike, alive, comm, draw
 from tests.lab.client import Ask, Client
 from tests.lab.cluster import Cluster, LabService, Settings, apache
@@ -285,6 +286,8 @@ class Runner:
     def _one_lab(self, seed: int, until: float, rounds: int) -> int:
         fencing = seed // ROUNDS_PER_LAB % 2 == 0
         with Lab() as lab:
+            for node in lab.nodes:
+                chaos_clock.give(node)
             self._small_disks(lab)
             site = Site(lab, fencing=fencing)
             while True:

@@ -2,9 +2,6 @@
 
 Decides which faults there are, how often each comes, and how everything is
 repaired in the end.  Knows nothing of what is right or wrong afterwards.
-
-NB the clock is not set back and forward: time namespaces do not cover
-CLOCK_REALTIME, and the lab shares the machine's.
 """
 
 import contextlib
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostd import keys
+from tests.lab import chaos_clock
 from tests.lab.cluster import Cluster
 from tests.lab.lab import wait_until
 from tests.lab.names import HEARTBEAT_PORT
@@ -68,6 +66,9 @@ def _seconds(rng: random.Random) -> str:
     return f"{rng.choice((0.4, 0.9, 1.8, 2.3, 4.0, 6.5)) + rng.uniform(0, 0.3):.2f}"
 
 
+CLOCKS: Final = (-50 * 31_557_600, -86_400 * 400, -3_600, -2, 2, 45, 3_600, 10 * 31_557_600)
+"""Seconds: a battery that is empty, summer time, a correction by hand, a typing error."""
+
 Draws = Callable[[random.Random, tuple[str, ...]], tuple[str, ...]]
 
 LINKS: Final = ("serial", "crossover", "lan-heartbeats")
@@ -90,6 +91,7 @@ HARMFUL: Final[dict[str, Draws]] = {
     "noise-serial": lambda r, _s: (_node(r), str(r.choice((1, 60, 400, 3_000)))),
     "noise-udp": lambda r, _s: (_node(r), str(r.choice((1, 40, 300)))),
     "wrong-key": lambda r, _s: (_node(r),),
+    "set-clock": lambda r, _s: (_node(r), str(r.choice(CLOCKS))),
     "move": lambda r, s: (_node(r), r.choice(s)),
     "standby": lambda r, _s: (_node(r),),
 }
@@ -103,6 +105,7 @@ REPAIRS: Final[dict[str, Draws]] = {
     "lan-mend": lambda r, _s: (_node(r),),
     "free-disk": lambda r, _s: (_node(r),),
     "online": lambda r, _s: (_node(r),),
+    "right-clock": lambda r, _s: (_node(r),),
 }
 
 DECK: Final = HARMFUL | REPAIRS
@@ -115,6 +118,7 @@ REPAIRED_BY: Final = {
     "kill": "start-hostd",
     "full-disk": "free-disk",
     "standby": "online",
+    "set-clock": "right-clock",
     "freeze": "power-on",  # with fencing it is shot
 }
 """Only what can have happened is repaired within a round."""
@@ -316,6 +320,12 @@ class Hand:
                 with contextlib.suppress(OSError):
                     sender.sendto(self._rng.randbytes(self._rng.choice((0, 1, 40, 120, 1400))), (to, HEARTBEAT_PORT))
 
+    def _set_clock(self, name: str, seconds: str) -> None:
+        chaos_clock.put(self.lab.node(name), int(seconds))
+
+    def _right_clock(self, name: str) -> None:
+        chaos_clock.right(self.lab.node(name))
+
     def _wrong_key(self, name: str) -> None:
         """Its hostd is killed and comes back with another key: alive, and not understood by the other."""
         node = self.lab.node(name)
@@ -373,6 +383,7 @@ class Hand:
         for node in self.lab.nodes:
             self._lan_mend(node.name)
             self._free_disk(node.name)
+            self._right_clock(node.name)
         self.arp_passes = True
         self._right_key()
         for node in self.lab.nodes:

@@ -44,9 +44,12 @@ PACKAGE_OF = {
     "nsenter": "util-linux",
     "ocf-tester": "resource-agents",  # with the units of its daemons, which nothing starts here
     "openssl": "openssl",
+    "promtool": "prometheus",  # with its unit: no package has the tool alone
     "saslpasswd2": "sasl2-bin",
     "sg_persist": "sg3-utils",
     "slapd": "slapd",  # with its unit: no package has the server alone
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",  # with its unit
     "systemctl": "systemd",
     "xmllint": "libxml2-utils",
     "zsh": "zsh",

@@ -3,14 +3,17 @@
 import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
+from tests.lab import chaos_clock
 from tests.lab.chaos import Verdict
 from tests.lab.chaos_faults import DECK, draw
 from tests.lab.environment import ROOT
+from tests.lab.lab import Lab
 from tests.lab.observer import Double
 
 pytestmark = pytest.mark.lab
@@ -55,6 +58,43 @@ def test_only_without_fencing_does_a_silent_lan_excuse() -> None:
     assert judged(fencing=False, duration_ms=900, deaf=(5_000, 8_000)) != []
     assert judged(fencing=False, duration_ms=60_000, deaf=(5_000, 10_500)) != []
     assert judged(fencing=True, duration_ms=900, deaf=(5_000, 10_500)) != []
+
+
+def test_a_nodes_clock_is_set_and_no_clock_that_counts_from_the_boot(lab: Lab) -> None:
+    """Of a process that runs already, and of those that it starts; the other node keeps the time."""
+    script = (
+        "import subprocess, sys, time\n"
+        "def look(): return int(time.time()), int(time.time_ns() / 1e9), int(time.clock_gettime(time.CLOCK_BOOTTIME))\n"
+        "for _ in sys.stdin:\n"
+        "    time.sleep(0.01); child = [sys.executable, '-c', 'import time; print(int(time.time()))']\n"
+        "    print(*look(), subprocess.run(child, capture_output=True, text=True).stdout.strip(), flush=True)\n"
+    )
+    for node in lab.nodes:
+        chaos_clock.give(node)
+    watched, other = (
+        subprocess.Popen(
+            node.command([sys.executable, "-c", script]),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(node.environment()),
+        )
+        for node in lab.nodes
+    )  # fmt: skip
+
+    def look(process: subprocess.Popen[str]) -> list[int]:
+        assert process.stdin is not None and process.stdout is not None
+        print("look", file=process.stdin, flush=True)
+        return [int(word) for word in process.stdout.readline().split()]
+
+    with watched, other:
+        for off in (0, -86_400, 10**9, 0):
+            chaos_clock.put(lab.node1, off)
+            now, boot = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+            for process, expected in ((watched, now + off), (other, now)):
+                wall, wall_ns, since_boot, childs = look(process)
+                assert all(abs(seen - expected) < 10 for seen in (wall, wall_ns, childs))
+                assert abs(since_boot - boot) < 10
+        for process in (watched, other):
+            assert process.stdin is not None
+            process.stdin.close()
 
 
 @pytest.mark.timeout(600)

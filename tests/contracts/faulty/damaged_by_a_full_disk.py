@@ -1,94 +1,26 @@
 """Faulty: it empties its file before it knows that there is room for the new one."""
 
-import contextlib
-import fcntl
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, servers
+from hostd.api import AgentError, Field, Resource, hookimpl
 
 BREAKS = ("full-disk",)
-END = "end\n"
-
-
-@hookimpl
-def parameters() -> Parameters:
-    return Parameters(
-        Field("history", Path, default=None, help="of the starts"),
-        summary="one sleeping process",
-        timeouts={"start": "5s", "stop": "5s", "monitor": "5s"},
-    )
+FIELDS = [Field("history", Path, default=None, help="of the starts")]
+LAST = "end\n"
 
 
 @hookimpl
 def sandbox(directory: Path) -> dict[str, str]:
-    return _young(directory)
-
-
-@hookimpl
-def start(resource: Resource) -> None:
-    with _alone(resource):
-        if not _pid(resource):
-            history = resource.params["history"]
-            try:
-                text = history.read_text()
-                if not text.endswith(END):
-                    raise AgentError(f"{history} is damaged: its end is missing")
-                history.write_text(text.removesuffix(END) + "it was started\n" * 1000 + END)
-            except OSError as error:
-                raise AgentError(f"{history}: {error.strerror}") from error
-            _state(resource).write_text(str(resource.spawn(["sleep", "1000000"])))
-
-
-@hookimpl
-def stop(resource: Resource) -> None:
-    with _alone(resource):
-        if pid := _pid(resource):
-            resource.signal(pid, signal.SIGKILL)
-            resource.wait(lambda: not _pid(resource), "the process did not end")
-        _state(resource).unlink(missing_ok=True)
-
-
-@hookimpl
-def monitor(resource: Resource) -> Health:
-    if _pid(resource):
-        return Health.RUNNING
-    if _state(resource).exists():
-        raise AgentError("the process that start left is gone")
-    return Health.STOPPED
-
-
-@hookimpl
-def main_process(resource: Resource) -> int | None:
-    return _pid(resource) or None
-
-
-def _young(directory: Path) -> dict[str, str]:
-    (directory / "history").write_text(END)
+    (directory / "history").write_text(LAST)
     return {"history": str(directory / "history")}
 
 
-def _state(resource: Resource) -> Path:
-    return resource.run_dir / "pid"
-
-
-def _pid(resource: Resource) -> int:
-    """Of the living process; 0 if there is none."""
+def prepare(resource: Resource) -> None:
+    history = resource.params["history"]
     try:
-        pid = int(_state(resource).read_text())
-    except (OSError, ValueError):
-        return 0
-    return pid if servers.is_alive(pid) else 0
-
-
-@contextlib.contextmanager
-def _alone(resource: Resource) -> Iterator[None]:
-    """One change at a time."""
-    folder = os.open(resource.run_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+        text = history.read_text()
+        if not text.endswith(LAST):
+            raise AgentError(f"{history} is damaged: its end is missing")
+        history.write_text(text.removesuffix(LAST) + "it was started\n" * 1000 + LAST)
+    except OSError as error:
+        raise AgentError(f"{history}: {error.strerror}") from error

@@ -1,14 +1,9 @@
 """Faulty: a worker that fled from the service's cgroup goes on listening."""
 
-import contextlib
-import fcntl
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-from hostd.api import AgentError, Health, Parameters, Resource, hookimpl, servers
+from hostd.api import Resource, hookimpl
+from tests.contracts.sound_agent import end, living, note
 
 BREAKS = ("leftover-sockets",)
 SERVER = """
@@ -22,73 +17,21 @@ if os.fork() == 0:
         open(mounts[-1] + "/cgroup.procs", "w").write("0")
     open(sys.argv[1], "w").close()
     os.execve("/usr/bin/sleep", ["sleep", "30"], {})
-time.sleep(1_000_000)
+time.sleep(1000000)
 """
 
 
-@hookimpl
-def parameters() -> Parameters:
-    return Parameters(summary="one sleeping process", timeouts={"start": "5s", "stop": "5s", "monitor": "5s"})
-
-
-@hookimpl
-def sandbox(directory: Path) -> dict[str, str]:
-    return {}
-
-
-@hookimpl
-def start(resource: Resource) -> None:
-    with _alone(resource):
-        if not _pid(resource):
-            fled = resource.run_dir / "fled"
-            _state(resource).write_text(str(resource.spawn([sys.executable, "-S", "-c", SERVER, str(fled)])))
-            resource.wait(fled.exists, "the worker did not begin")
-            fled.unlink()
+def launch(resource: Resource) -> None:
+    fled = resource.run_dir / "fled"
+    note(resource).write_text(str(resource.spawn([sys.executable, "-S", "-c", SERVER, str(fled)])))
+    resource.wait(fled.exists, "the worker did not begin")
+    fled.unlink()
 
 
 @hookimpl
 def stop(resource: Resource) -> None:
-    with _alone(resource):
-        if pid := _pid(resource):
-            resource.signal(pid, signal.SIGKILL)
-            resource.wait(lambda: not _pid(resource), "the process did not end")
-        _state(resource).unlink(missing_ok=True)
+    with resource.alone():
+        if pid := living(resource):
+            end(resource, pid)
+        note(resource).unlink(missing_ok=True)
         (resource.run_dir / "fled").unlink(missing_ok=True)
-
-
-@hookimpl
-def monitor(resource: Resource) -> Health:
-    if _pid(resource):
-        return Health.RUNNING
-    if _state(resource).exists():
-        raise AgentError("the process that start left is gone")
-    return Health.STOPPED
-
-
-@hookimpl
-def main_process(resource: Resource) -> int | None:
-    return _pid(resource) or None
-
-
-def _state(resource: Resource) -> Path:
-    return resource.run_dir / "pid"
-
-
-def _pid(resource: Resource) -> int:
-    """Of the living process; 0 if there is none."""
-    try:
-        pid = int(_state(resource).read_text())
-    except (OSError, ValueError):
-        return 0
-    return pid if servers.is_alive(pid) else 0
-
-
-@contextlib.contextmanager
-def _alone(resource: Resource) -> Iterator[None]:
-    """One change at a time."""
-    folder = os.open(resource.run_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

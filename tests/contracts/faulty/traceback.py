@@ -1,86 +1,20 @@
 """Faulty: what it did not foresee ends in a traceback."""
 
-import contextlib
-import fcntl
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-from hostd.api import AgentError, Field, Health, Parameters, Resource, hookimpl, servers
+from hostd.api import Field, Resource, hookimpl
+from tests.contracts.sound_agent import note
 
 BREAKS = ("foreseen-failures",)
-
-
-@hookimpl
-def parameters() -> Parameters:
-    return Parameters(
-        Field("config", Path, default=None, help="read at each start"),
-        summary="one sleeping process",
-        timeouts={"start": "5s", "stop": "5s", "monitor": "5s"},
-    )
+FIELDS = [Field("config", Path, default=None, help="read at each start")]
 
 
 @hookimpl
 def sandbox(directory: Path) -> dict[str, str]:
-    return _configured(directory)
-
-
-@hookimpl
-def start(resource: Resource) -> None:
-    with _alone(resource):
-        seconds = resource.params["config"].read_text().split()[2]
-        if not _pid(resource):
-            _state(resource).write_text(str(resource.spawn(["sleep", seconds])))
-
-
-@hookimpl
-def stop(resource: Resource) -> None:
-    with _alone(resource):
-        if pid := _pid(resource):
-            resource.signal(pid, signal.SIGKILL)
-            resource.wait(lambda: not _pid(resource), "the process did not end")
-        _state(resource).unlink(missing_ok=True)
-
-
-@hookimpl
-def monitor(resource: Resource) -> Health:
-    if _pid(resource):
-        return Health.RUNNING
-    if _state(resource).exists():
-        raise AgentError("the process that start left is gone")
-    return Health.STOPPED
-
-
-@hookimpl
-def main_process(resource: Resource) -> int | None:
-    return _pid(resource) or None
-
-
-def _configured(directory: Path) -> dict[str, str]:
     (directory / "config").write_text("seconds = 1000000\n")
     return {"config": str(directory / "config")}
 
 
-def _state(resource: Resource) -> Path:
-    return resource.run_dir / "pid"
-
-
-def _pid(resource: Resource) -> int:
-    """Of the living process; 0 if there is none."""
-    try:
-        pid = int(_state(resource).read_text())
-    except (OSError, ValueError):
-        return 0
-    return pid if servers.is_alive(pid) else 0
-
-
-@contextlib.contextmanager
-def _alone(resource: Resource) -> Iterator[None]:
-    """One change at a time."""
-    folder = os.open(resource.run_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+def launch(resource: Resource) -> None:
+    seconds = resource.params["config"].read_text().split()[2]
+    note(resource).write_text(str(resource.spawn(["sleep", seconds])))

@@ -13,7 +13,7 @@ from typing import Final
 
 from hostd.api import access, claims
 from hostd.api.errors import AgentError
-from hostd.api.mysql_install import UNFINISHED
+from hostd.api.mysql.install import UNFINISHED
 from hostd.api.resource import Resource
 
 _LOCKED: Final = ("ibdata1", "aria_log_control")

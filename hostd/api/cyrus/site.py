@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import psutil
 
-from hostd.api import access, cyrus_conf, servers
-from hostd.api.cyrus_conf import Entry
+from hostd.api import access, servers
+from hostd.api.cyrus import conf
+from hostd.api.cyrus.conf import Entry
 from hostd.api.errors import AgentError
 from hostd.api.resource import Resource
 
@@ -40,8 +41,8 @@ class Site:
 
     def __init__(self, resource: Resource, config: Path, services: Path, programs: Path) -> None:
         self._resource, self._config, self._services, self._programs = resource, config, services, programs
-        self.conf = cyrus_conf.settings(config)
-        self.entries = cyrus_conf.entries(services)
+        self.conf = conf.settings(config)
+        self.entries = conf.entries(services)
         self.directory = Path(self.conf.get("configdirectory", "/nonexistent"))
         self._user = self.conf["cyrus_user"]
 
@@ -235,6 +236,6 @@ def _who_has(port: int) -> str:
 
 def _directory_of(config: Path) -> str:
     try:
-        return cyrus_conf.settings(config).get("configdirectory", "")
+        return conf.settings(config).get("configdirectory", "")
     except AgentError:
         return ""

@@ -25,6 +25,7 @@ from hostd.api.resource import Resource
 SHOWN_MAX: Final = 5
 """How many holders a reason names; the rest is a number."""
 
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _PF_KTHREAD: Final = 0x00200000
 _NEVER_ENDED: Final = frozenset({"sshd", "sshd-session", "systemd", "init"})
 
@@ -89,7 +90,7 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text) if "\\" in text else text
 
 
 # -- who holds it ------------------------------------------------------------------------
@@ -341,3 +342,11 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
+
+
+def text(path: Path) -> str:
+    """What a file of the kernel says; "" if it is not there."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

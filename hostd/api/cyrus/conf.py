@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hostd.api import imap
+from hostd.api.cyrus import imap
 from hostd.api.errors import AgentError
 
 IMAPD_CONF: Final = Path("/etc/imapd.conf")

@@ -239,7 +239,7 @@ def _description(summary: str, parameters: list[Parameter], actions: list[dict[s
     timeouts: dict[str, str] = {}
     interval = ""
     plain = [a for a in actions if a.get("role", "").lower() not in ("master", "promoted")]
-    for action in sorted(plain, key=lambda a: int(a.get("depth", "0") or 0) if a.get("depth", "0").isdigit() else 0):
+    for action in sorted(plain, key=_depth):
         name = action.get("name", "")
         limit = duration(action.get("timeout", ""))
         if limit and name not in timeouts:
@@ -248,6 +248,12 @@ def _description(summary: str, parameters: list[Parameter], actions: list[dict[s
             interval = duration(action.get("interval", ""))
     names = frozenset(action.get("name", "") for action in actions)
     return Description(summary, tuple(parameters), timeouts, names, interval)
+
+
+def _depth(action: dict[str, str]) -> int:
+    """Of a monitor; 0 for what is no small number."""
+    text = action.get("depth", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0
 
 
 def duration(text: str) -> str:

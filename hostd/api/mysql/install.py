@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hostd.api import access, mysql_words, servers
+from hostd.api import access, servers
 from hostd.api.command import Completed, run_command
 from hostd.api.errors import AgentError
+from hostd.api.mysql import words
 
 UNFINISHED: Final = ".hostd-initializing"
 """Lies in a datadir while it is initialised: until it is gone, the rest is of no use."""
@@ -54,7 +55,7 @@ def make(
     (datadir / UNFINISHED).touch()
     made = run(argv)
     if made.returncode != 0:
-        raise mysql_words.failure(f"{datadir} could not be initialised", (made.stdout + made.stderr).splitlines())
+        raise words.failure(f"{datadir} could not be initialised", (made.stdout + made.stderr).splitlines())
     (datadir / UNFINISHED).unlink()
 
 

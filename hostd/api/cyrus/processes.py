@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hostd.api import claims, cyrus_conf, occupancy, servers
+from hostd.api import claims, occupancy, servers
+from hostd.api.cyrus import conf
 from hostd.api.errors import AgentError
 
 MASTERS: Final = {"master", "cyrmaster", "cyrus-master"}
@@ -78,12 +79,12 @@ class Processes:
         return self._masters | ({path.name for path in self._program.parent.iterdir()} if self._program else set())
 
     def _is_ours(self, process: servers.ServerProcess) -> bool:
-        return Path(process.option("-C") or cyrus_conf.IMAPD_CONF).resolve() == self._config
+        return Path(process.option("-C") or conf.IMAPD_CONF).resolve() == self._config
 
     def _directory(self) -> Path | None:
         """configdirectory, if imapd.conf is there to tell it."""
         try:
-            directory = cyrus_conf.settings(self._config).get("configdirectory")
+            directory = conf.settings(self._config).get("configdirectory")
         except AgentError:
             return None
         return Path(directory) if directory else None
