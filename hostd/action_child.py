@@ -45,7 +45,7 @@ _WATCHED: Final = ("start", "monitor")
 _ANSWER_FD: Final = 3
 _TO_DEFAULT: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
 _signal: Final[Any] = importlib.import_module("_signal")
-"""What ``signal`` wraps into enums, which would cost a child 57 pages: SIG_DFL is 0, SIG_SETMASK 2."""
+"""What ``signal`` wraps into enums, which would cost a child 57 pages."""
 _NOT_INHERITED: Final = (
     "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
 )  # fmt: skip
@@ -120,8 +120,8 @@ def detach(parent: int, output: int, keep: int) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in _TO_DEFAULT:
-        _signal.signal(number, 0)
-    _signal.pthread_sigmask(2, ())
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     nothing = os.open("/dev/null", os.O_RDWR)
     kept = os.dup(keep)  # out of the way of the numbers that are overwritten below
     os.dup2(nothing, 0, inheritable=True)

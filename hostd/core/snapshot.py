@@ -131,5 +131,5 @@ _decoder = msgspec.msgpack.Decoder(Snapshot)
 
 
 def decode(body: bytes) -> Snapshot:
-    """The inverse of :func:`encode`; raises ``msgspec.DecodeError`` on anything else."""
+    """The inverse of :func:`encode`; on anything else msgspec raises one of ``decoding.UNDECODABLE``."""
     return _decoder.decode(body)

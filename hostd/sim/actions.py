@@ -13,7 +13,7 @@ from hostd.core.effects import RunAction
 from hostd.core.events import ActionFinished, ProcessExited
 from hostd.core.plan import Plan
 from hostd.core.terms import Action, Health
-from hostd.sim import disk
+from hostd.sim.disk import Disk
 from hostd.sim.faults import Conduct
 from hostd.sim.machine import Machine
 
@@ -37,7 +37,7 @@ class World(Protocol):
     conduct: dict[tuple[str, str, Action], Conduct]
     """By service, node and action."""
     durations: dict[tuple[str, Action], int]
-    disk: disk.Disk
+    disk: Disk
 
     def touched(self) -> None: ...
     def lied(self, service: str) -> None: ...
@@ -88,9 +88,13 @@ class Actions:
     def _set(self, key: tuple[str, str], truth: Truth) -> None:
         if self.truth[key] is not truth:
             self.truth[key] = truth
-            if key[0] == disk.SERVICE:
+            if key[0] in self.world.disk.registrars:
                 self._at_the_disk(truth)
             self.world.touched()
+
+    def _lost_its_key(self, service: str) -> bool:
+        disk = self.world.disk
+        return service in disk.registrars and not disk.keys[self.machine.name]
 
     def _at_the_disk(self, truth: Truth) -> None:
         if truth is Truth.STOPPED:
@@ -186,7 +190,9 @@ class Actions:
     def _monitored(self, flight: Flight) -> ActionFinished:
         asked = flight.asked
         match self.truth[asked.service, asked.resource]:
-            case Truth.RUNNING if asked.service == disk.SERVICE and not self.world.disk.keys[self.machine.name]:
+            case Truth.RUNNING if (
+                asked.service in self.world.disk.registrars and not self.world.disk.keys[self.machine.name]
+            ):
                 return ActionFinished(asked.action_id, ok=False, reason="its key was removed")
             case Truth.RUNNING:
                 return ActionFinished(asked.action_id, ok=True, health=Health.RUNNING)

@@ -7,17 +7,22 @@ nobody (SPC-4: PREEMPT wants a registration).  Knows neither services nor why.
 
 from typing import Final
 
-SERVICE: Final = "disk"
-"""The service on all nodes that registers its node: what is on the disk requires it."""
+from hostd.core.plan import Plan
+
+AGENT: Final = "scsi_reservation"
+"""Of a service on all nodes, it registers its node: what is on the disk requires that service."""
 
 
 class Disk:
     """One disk; nothing is registered at first."""
 
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "registrars")
 
-    def __init__(self, nodes: tuple[str, ...]) -> None:
-        self.keys = dict.fromkeys(nodes, False)
+    def __init__(self, plan: Plan) -> None:
+        self.keys = dict.fromkeys(plan.nodes, False)
+        self.registrars = tuple(
+            s.name for s in plan.services if s.everywhere and any(r.agent == AGENT for r in s.resources)
+        )
 
     def register(self, node: str) -> None:
         self.keys[node] = True

@@ -1,5 +1,6 @@
 """The httpd agent against a real Apache, a private instance on the loopback."""
 
+import datetime
 import http.client
 import os
 import signal
@@ -13,6 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from hostd import processes
 from hostd.api import Health
@@ -181,6 +186,43 @@ def test_a_wrong_page_fails_start_and_deep_monitor(apache: Bench) -> None:
     assert apache.run(Verb.START).ok
     assert "without 'no such words'" in apache.run(Verb.MONITOR, depth=10, pattern="no such words").reason
     assert apache.run(Verb.MONITOR, depth=10, status=404).reason.endswith("with status 200")
+
+
+def test_a_page_is_asked_for_over_tls(apache: Bench, tmp_path: Path) -> None:
+    """With a certificate that nobody has signed: that it is ours, the kernel says.  A plain question is no answer."""
+    certificate = tmp_path / "self-signed.pem"
+    certificate.write_bytes(self_signed())
+    config = Path(apache.params["config"])
+    modules = next(line for line in config.read_text().splitlines() if "mod_dir" in line).split()[2]
+    with config.open("a") as file:
+        file.write(f"LoadModule ssl_module {modules.replace('mod_dir', 'mod_ssl')}\n")
+        file.write(f"SSLEngine on\nSSLCertificateFile {certificate}\n")
+    plain = apache.params["url"]
+    secure = plain.replace("http:", "https:")
+    assert apache.run(Verb.START, url=secure).ok
+    assert apache.run(Verb.MONITOR, depth=10, url=secure).health is Health.RUNNING
+    assert "without 'zzz'" in apache.run(Verb.MONITOR, depth=10, url=secure, pattern="zzz").reason
+    assert "with status 400" in apache.run(Verb.MONITOR, depth=10, url=plain).reason
+
+
+def self_signed() -> bytes:
+    """A key and its certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    signed = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    formats = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, *formats) + signed
+
+
+@pytest.mark.parametrize(("pattern", "found"), [("box$", True), ("hostd's [sS]andbox", True), ("sand.{9}box", False)])
+def test_a_pattern_is_a_regular_expression(apache: Bench, pattern: str, found: bool) -> None:
+    """Plain words are looked for without one, all else is compiled."""
+    assert apache.run(Verb.START).ok
+    monitored = apache.run(Verb.MONITOR, depth=10, pattern=pattern)
+    assert monitored.ok is found, monitored
 
 
 def test_without_a_url_the_port_that_it_listens_on_is_asked(apache: Bench) -> None:

@@ -1,5 +1,6 @@
 """An exported agent under a real Pacemaker of two nodes, with an address: moved, and taken over after a power cut."""
 
+import contextlib
 import json
 import os
 import re
@@ -44,9 +45,11 @@ GROUP = """<group id="site">
 class Pair:
     """Two nodes and a client on one switch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.switch = f"hostd-pcmk-{os.getpid()}"
         self.nodes: list[PacemakerCopy] = []
+
+    def build(self, folder: Path) -> None:
         ip("netns", "add", self.switch)
         ip("-n", self.switch, "link", "add", "lan", "type", "bridge")
         ip("-n", self.switch, "address", "add", f"{CLIENT}/24", "dev", "lan")
@@ -73,9 +76,10 @@ class Pair:
         node.close()
 
     def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-        ip("netns", "delete", self.switch)
+        with contextlib.ExitStack() as stack:  # each, whatever happens to the others
+            stack.callback(ip, "netns", "delete", self.switch)
+            for node in self.nodes:
+                stack.callback(node.close)
 
 
 def make_site(node: PacemakerCopy) -> None:
@@ -92,8 +96,9 @@ def make_site(node: PacemakerCopy) -> None:
 def pair(tmp_path: Path) -> Iterator[Pair]:
     """Both online; without fencing, so that a lost node counts as off."""
     skip_without_pacemaker()
-    pair = Pair(tmp_path)
+    pair = Pair()
     try:
+        pair.build(tmp_path)
         for node in pair.nodes:
             node.wait_until_online()
             make_site(node)
