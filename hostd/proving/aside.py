@@ -81,7 +81,9 @@ def _in_child(
         answer.value = act()
         said = msgspec.json.encode(answer, enc_hook=str)
     except (AgentError, ConfigError) as error:
-        said = msgspec.json.encode(_Answer(reason=str(error) or "it gave no reason", is_foreseen=True))
+        cure = error.cure if isinstance(error, AgentError) else ""
+        reason = "; ".join(part for part in (str(error) or "it gave no reason", cure) if part)
+        said = msgspec.json.encode(_Answer(reason=reason, is_foreseen=True))
     except BaseException as error:  # noqa: BLE001 - the edge: agent code may raise anything
         said = msgspec.json.encode(_Answer(reason=loading.last_line(error)))
     os.write(answer_end, said)

@@ -19,6 +19,8 @@ from hostd.proving.findings import Finding, Result, Rule, Verdict
 from hostd.proving.stage import Stage
 
 OPENS_THE_STAGE: Final = "sandbox"
+WITHOUT_A_STAGE: Final = f"says nothing without {OPENS_THE_STAGE}"
+"""Why every live rule is skipped where there is no instance to be tried."""
 
 
 def chosen(rules: Sequence[Rule], only: Sequence[str]) -> list[Rule]:
@@ -55,7 +57,7 @@ def prove(
             obstacle = _without(rule, findings, roots)
         finding = _skipped(rule, obstacle) if obstacle else _tried(stage, rule, keep_in)
         if rule.id == OPENS_THE_STAGE and finding.result is not Result.OK:
-            broken = f"says nothing without {OPENS_THE_STAGE}"
+            broken = WITHOUT_A_STAGE
         elif rule.is_live and not obstacle:
             try:
                 stage.reset(thoroughly=finding.result is Result.FAILED)
@@ -76,7 +78,8 @@ def _without(rule: Rule, findings: Sequence[Finding], roots: dict[str, list[str]
         return ""
     causes = [cause for finding in bad for cause in roots.get(finding.id, [finding.id])]
     roots[rule.id] = list(dict.fromkeys(causes))
-    return f"says nothing without {', '.join(roots[rule.id])}"
+    was_tried = any(finding.id in roots[rule.id] and finding.result is Result.FAILED for finding in findings)
+    return f"says nothing without {', '.join(roots[rule.id])}{'' if was_tried else ', which was skipped'}"
 
 
 def _skipped(rule: Rule, reason: str) -> Finding:

@@ -176,7 +176,7 @@ class Stage:
         """Stop what runs, in the agent's own way; what is left then is the keeper's."""
         with contextlib.suppress(Untried, Violation):
             self.reset()
-        self._unmount()
+        self.unmount()
         for node in self.nodes.values():
             node.groups.tidy()
 
@@ -191,7 +191,7 @@ class Stage:
             return
         if not thoroughly and self.monitor(quietly=True).health is Health.STOPPED:
             return
-        self._unmount()
+        self.unmount()
         for node in self.nodes.values():
             for path in node.run_dir.parent.iterdir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -200,12 +200,13 @@ class Stage:
         except (aside.Failed, ConfigError) as error:
             raise Untried(f"the sandbox could not be made again: {error}") from error
 
-    def _unmount(self) -> None:
-        """What was mounted in here and left; the newest first."""
-        for number in reversed([number for number in traces.mounts() if number not in self.mounted]):
-            place = number.partition(" ")[2]
-            if Path(place).is_relative_to(self.folder):
-                views.unmount(place)
+    def unmount(self) -> bool:
+        """Take away what was mounted in here, whoever uses it, the newest first; False if there was nothing."""
+        new = [number.partition(" ")[2] for number in traces.mounts() if number not in self.mounted]
+        places = [place for place in reversed(new) if Path(place).is_relative_to(self.folder)]
+        for place in places:
+            views.unmount(place)
+        return bool(places)
 
     def _stop_quietly(self, node: Node) -> None:
         limit_ms = min(self.subject.limit_ms(Verb.STOP), 5_000 + 3 * self.took_ms[Verb.STOP])
@@ -347,9 +348,18 @@ class Stage:
         return bool(first)
 
     def freeze(self) -> list[Process]:
-        """SIGSTOP for every process of the service; which they are."""
+        """SIGSTOP for every process of the service, also for those that it forks meanwhile; which they are."""
         self._is_frozen = True
-        return self._signal(signal.SIGSTOP)
+        frozen: list[Process] = []
+        for _ in range(ROUNDS_MAX):
+            found = self._signal(signal.SIGSTOP)
+            until_ms = now_ms() + DEATH_MAX_MS
+            while not all(map(_stands_still, found)) and now_ms() < until_ms:
+                time.sleep(0.005)
+            if len(found) <= len(frozen):
+                break
+            frozen = found
+        return frozen
 
     def thaw(self) -> None:
         if self._is_frozen:
@@ -370,7 +380,7 @@ class Stage:
     def private_view(self) -> Path:
         """The sandbox, if its disks can be changed for a view.  Raises Untried."""
         if self.data is None:
-            raise Untried("it has no sandbox whose disk could be changed")
+            raise Untried("only the disk of a sandbox can be changed, and it has none")
         if os.geteuid() != 0:
             raise Untried("needs root")
         return self.data
@@ -379,6 +389,11 @@ class Stage:
 def _is_there(process: Process, *, even_dead: bool) -> bool:
     look = processes.look(process.pid)
     return look is not None and look.started == process.started and (even_dead or look.is_alive)
+
+
+def _stands_still(process: Process) -> bool:
+    look = processes.look(process.pid)
+    return look is None or look.state in ("T", "t", "Z", "X")
 
 
 def clear(folder: Path) -> None:

@@ -383,6 +383,7 @@ def test_a_master_started_by_hand_is_ours(cyrus: Cyrus) -> None:
             children = psutil.Process(by_hand.pid).children()
             if victim == "master":
                 by_hand.kill()
+                until(lambda master=by_hand.pid: not servers.is_alive(master))
                 assert "orphan" in (found := cyrus.run(Verb.MONITOR)).reason or "master is gone" in found.reason
             assert cyrus.run(Verb.STOP).ok
             assert not any(servers.is_alive(child.pid) for child in children) and not greets(cyrus.port)

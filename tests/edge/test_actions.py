@@ -249,8 +249,7 @@ def test_a_monitor_is_recorded_with_its_cgroup_alone(bench: Bench) -> None:
     assert bool(record.cgroup) is isinstance(bench.groups, cgroups.Cgroups)
     assert (record.pid == 0) is bool(record.cgroup)
     bench.actions.abort()
-    bench.turn_until(lambda: not bench.actions.busy)
-    assert bench.left() == []
+    bench.turn_until(lambda: not bench.actions.busy and bench.left() == [])
 
 
 def test_a_second_start_beside_a_running_one_is_refused(bench: Bench) -> None:

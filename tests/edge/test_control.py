@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hostd import control
+from hostd import config, control
+from hostd.api import Parameters
 from hostd.control import Control
 from hostd.core.events import Leave
 from hostd.requests import (
@@ -184,6 +185,21 @@ def test_a_request_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: 
         assert await converse(path, encode(AskLog())) == [Rejected("too-slow")]
 
     run(path, talk, never)
+
+
+@pytest.mark.parametrize(
+    ("line", "everyone"), [("", False), ('status = "group"', False), ('status = "everyone"', True)]
+)
+def test_conf_d_says_who_may_ask(tmp_path: Path, line: str, everyone: bool) -> None:
+    """`[cluster] status`; closed unless it says otherwise, and no part of what both nodes must agree on."""
+    link = '[[heartbeat.link]]\ntype = "t"\n'
+    digests = set()
+    for text in (line, ""):
+        (tmp_path / "0.toml").write_text(f'[cluster]\nname = "x"\nnodes = ["a", "b"]\n{text}\n{link}')
+        loaded = config.load(tmp_path, "a", lambda _reference: Parameters(), {"t": Parameters()})
+        digests.add(loaded.plan.digest)
+        assert loaded.status_for_everyone == (everyone and bool(text))
+    assert len(digests) == 1
 
 
 # -- people of this machine ------------------------------------------------------------------

@@ -20,11 +20,11 @@ from hostd import messages, recorder
 from hostd.config import Configuration, Directories
 from hostd.core import snapshot as snapshots
 from hostd.core.effects import Publish
-from hostd.core.events import AnyEvent, FrameReceived, HeartReturned, LanTurned, Started, TimerFired
+from hostd.core.events import AnyEvent, FrameReceived, HeartReturned, LanTurned, Leave, Started, TimerFired
 from hostd.core.node import Node
 from hostd.core.plan import Link, Plan, Resource, Service, Timers
-from hostd.core.snapshot import Snapshot
-from hostd.core.terms import Action, Carrier, Health, Incarnation, Phase
+from hostd.core.snapshot import Assignment, Invitation, Report, Snapshot, Wish, WishKind
+from hostd.core.terms import Action, Carrier, Epoch, Health, Incarnation, Phase, ServiceState
 from hostd.daemon import Brain, run
 from hostd.messages import (
     Alive,
@@ -45,7 +45,7 @@ from hostd.messages import (
 )
 from hostd.recorder import Header, Record
 from hostd.registry import Registry
-from hostd.requests import AskStatus, StatusIs, decode_answer, encode
+from hostd.requests import AskStatus, Order, Rejected, StatusIs, decode_answer, encode
 from hostd.status_form import Status
 
 PLAN = Plan(
@@ -61,8 +61,8 @@ M = TypeVar("M", bound=messages.Message)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for netlink and packet sockets")
 
 
-def configuration(folder: Path, plan: Plan = PLAN) -> Configuration:
-    return Configuration(plan=plan, node="a", key=folder / "key", links=(), resources=())
+def configuration(folder: Path, plan: Plan = PLAN, **more: Any) -> Configuration:
+    return Configuration(plan=plan, node="a", key=folder / "key", links=(), resources=(), **more)
 
 
 class Family:
@@ -71,7 +71,7 @@ class Family:
     Answers every action like an agent whose service can always be started.
     """
 
-    def __init__(self, folder: Path, plan: Plan = PLAN) -> None:
+    def __init__(self, folder: Path, plan: Plan = PLAN, **more: Any) -> None:
         self.directories = Directories(runtime=folder / "run", state=folder / "state")
         self.host, host_end = messages.pair()
         self.heart, heart_end = messages.pair()
@@ -83,7 +83,7 @@ class Family:
             try:
                 self.host.close()
                 self.heart.close()
-                code = run(configuration(folder, plan), self.directories, Registry(), host_end, heart_end)
+                code = run(configuration(folder, plan, **more), self.directories, Registry(), host_end, heart_end)
             finally:
                 os._exit(code)
         host_end.close()
@@ -184,8 +184,25 @@ def test_each_life_has_a_higher_incarnation(family: Family, tmp_path: Path) -> N
         second.close()
 
 
+BEYOND_MEASURE: tuple[dict[str, Any], ...] = (
+    {"view": 2**63},
+    {"view_max": -1},
+    {"away_ms": 2**40},
+    {"watchdog_ms": -1},
+    {"dead": Incarnation(2**63, 0)},
+    {"heard": Incarnation(-1, 0)},
+    {"invitation": Invitation(2**64 - 1, PEER)},
+    {"wishes": (Wish(WishKind.STOPPED, "web", "yes", 2**64 - 1, "b"),)},
+    {"services": {"web": Report(ServiceState.STOPPED, since_ms=2**62)}},
+    {"services": {"web": Report(ServiceState.STOPPED, failures=-1)}},
+    {"services": {"web": Report(ServiceState.STOPPED, Epoch(2**63, 0))}},
+    {"assignments": {"web": Assignment(("a",), Epoch(0, 2**63))}},
+)
+"""What no node says, and what would end a brain that counts on from it or shows it."""
+
+
 def test_snapshots_that_lie_about_their_sender_never_reach_the_core(family: Family) -> None:
-    """Garbage, another node's name, another incarnation: counted and dropped; an honest one is taken."""
+    """Garbage, another name, another incarnation, no number that could be counted on: counted and dropped."""
     family.begin()
     honest = Snapshot("b", PEER, 1, Phase.JOINING)
     lies = [
@@ -194,6 +211,11 @@ def test_snapshots_that_lie_about_their_sender_never_reach_the_core(family: Fami
         SnapshotHeard("b", PEER, 1, snapshots.encode(Snapshot("b", Incarnation(6, 6), 1, Phase.ALONE))),
         SnapshotHeard("b", PEER, 2, snapshots.encode(honest)),
         SnapshotHeard("b", PEER, 1, snapshots.encode(Snapshot("b", PEER, 1, Phase.ALONE, coordinator="mallory"))),
+        *(
+            SnapshotHeard("b", PEER, 1, snapshots.encode(msgspec.structs.replace(honest, **lie)))
+            for lie in BEYOND_MEASURE
+        ),
+        SnapshotHeard("b", PEER, 1, snapshots.encode(honest).replace(b"\xa1b", b"\xa1\xff")),
     ]
     for lie in lies:
         messages.send(family.heart, lie)
@@ -250,6 +272,26 @@ def test_the_flight_record_of_a_life_replays_to_what_was_published(family: Famil
     assert carried
     assert [body for body in replayed if body in carried] == carried
     assert replayed[-1] == carried[-1]
+
+
+@pytest.mark.parametrize("status_for_everyone", [False, True])
+def test_a_brain_lets_everyone_ask_if_conf_d_says_so(tmp_path: Path, status_for_everyone: bool) -> None:
+    """The second socket is there and answers, or it is not there."""
+    family = Family(tmp_path, status_for_everyone=status_for_everyone)
+    try:
+        family.begin()
+        readers = family.directories.runtime / "status.sock"
+        family.wait(Alive)
+        assert readers.exists() == status_for_everyone
+        if status_for_everyone:
+            with socket.socket(socket.AF_UNIX) as end:
+                end.connect(str(readers))
+                end.sendall(encode(AskStatus()) + encode(Order(Leave())))
+                answers = end.makefile("rb")
+                assert isinstance(decode_answer(answers.readline()), StatusIs)
+                assert decode_answer(answers.readline()) == Rejected("not-allowed")
+    finally:
+        family.close()
 
 
 # -- what a core is born with ------------------------------------------------------------

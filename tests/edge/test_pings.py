@@ -43,6 +43,11 @@ class Told(list[TiebreakerTurned]):
             assert time.monotonic() < deadline, self
             await asyncio.sleep(0.01)
 
+    async def at_first(self, reached: bool) -> None:
+        """The same at the beginning, where a busy machine may have been too late for the first answer."""
+        await self.until(reached)
+        del self[:-1]
+
 
 @contextlib.asynccontextmanager
 async def asking(
@@ -64,7 +69,7 @@ def test_a_station_is_found_lost_and_found_again(machine: Machine, router: Machi
 
     async def story() -> None:
         async with asking(machine, target) as told:
-            await told.until(True)
+            await told.at_first(True)
             router.unplug()
             await told.until(False)
             assert target in told[-1].detail
@@ -81,7 +86,7 @@ def test_any_of_them_or_all(machine: Machine, router: Machine, needs_all: bool, 
 
     async def story() -> None:
         async with asking(machine, ROUTER, NOBODY, needs_all=needs_all) as told:
-            await told.until(reached)
+            await told.at_first(reached)
             await asyncio.sleep(2 * DEADTIME_MS / 1_000)
             assert [turned.reached for turned in told] == [reached]
 
@@ -93,7 +98,7 @@ def test_nobody_is_lost_by_our_own_pause(machine: Machine, router: Machine) -> N
 
     async def story() -> None:
         async with asking(machine, ROUTER) as told:
-            await told.until(True)
+            await told.at_first(True)
             time.sleep(3 * DEADTIME_MS / 1_000)  # the whole loop stands
             await asyncio.sleep(DEADTIME_MS / 1_000)
             assert [turned.reached for turned in told] == [True]
@@ -189,7 +194,10 @@ def test_only_the_answer_to_our_own_question_counts(
     async def story() -> None:
         forger = Forger(stranger, is_six=is_six, source=elsewhere if is_elsewhere else target, harm=harm)
         async with forger.at_work(), asking(machine, target) as told:
-            await told.until(reached)
+            if reached:
+                await told.at_first(True)
+            else:
+                await told.until(False)
             sent = forger.sent
             await asyncio.sleep(2 * DEADTIME_MS / 1_000)
             assert forger.sent > sent + 3, "it has not been asked, or has not answered"

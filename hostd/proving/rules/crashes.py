@@ -17,12 +17,13 @@ RULES = Rulebook(is_live=True)
 )
 def crash_noticed(stage: Stage) -> str | None:
     outcome = steps.start(stage)
-    victims = steps.victims(stage)
-    if outcome.main_pid and [process.pid for process in victims] != [outcome.main_pid]:
+    if outcome.main_pid and [process.pid for process in steps.victims(stage)] != [outcome.main_pid]:
         raise Untried("main_process names no process of the service")
-    stage.kill(victims)
+    lost = steps.lose(stage)
     for depth in dict.fromkeys((stage.subject.depth, 0)):
-        steps.insist_not_up(stage, f"after kill -9 of {steps.named(victims)}", depth=depth)
+        steps.insist_not_up(stage, f"after {lost}", depth=depth)
+    if lost == steps.UNMOUNTED:
+        return f"{lost}, by the next monitor"
     if outcome.main_pid:
         return "at once: its main process is watched"
     return "by the next monitor: it names no main process to watch"
@@ -57,9 +58,8 @@ def zombie(stage: Stage) -> str | None:
 )
 def start_after_crash(stage: Stage) -> str | None:
     steps.start(stage)
-    if not stage.kill_all():
-        raise Untried("no process of it runs here, so none can be killed")
-    outcome = steps.start(stage, when="start after kill -9 of all its processes")
+    lost = steps.lose_all(stage)
+    outcome = steps.start(stage, when=f"start after {lost}")
     steps.insist_up(stage, "after that start")
     return f"{outcome.took_ms} ms"
 
@@ -72,8 +72,8 @@ def start_after_crash(stage: Stage) -> str | None:
 )
 def recovery(stage: Stage) -> str | None:
     steps.start(stage)
-    stage.kill(steps.victims(stage))
-    steps.stop(stage, when="stop after kill -9 of its main process")
+    lost = steps.lose(stage)
+    steps.stop(stage, when=f"stop after {lost}")
     steps.insist_stopped(stage, "after that stop")
     steps.insist_nothing_left(stage, "after that stop")
     steps.start(stage, when="start after that")

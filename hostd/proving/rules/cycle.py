@@ -75,7 +75,7 @@ def probe_harmless(stage: Stage) -> str | None:
 )
 def validate(stage: Stage) -> str | None:
     if "validate" not in stage.subject.agent.hooks:
-        raise Untried("it has no validate hook, which is optional")
+        raise Untried("nothing to try: it has no validate hook, which is optional")
     outcome = stage.validate()
     if not outcome.ok:
         raise Violation("success", steps.told(outcome), outcome.evidence)
@@ -187,7 +187,7 @@ def monitor_harmless(stage: Stage) -> str | None:
 )
 def main_process(stage: Stage) -> str | None:
     if "main_process" not in stage.subject.agent.hooks:
-        raise Untried("it has no main_process hook: a crash is noticed by the next monitor only")
+        raise Untried("nothing to try: it has no main_process hook; a crash is noticed by the next monitor only")
     outcome = steps.start(stage)
     found = stage.processes()
     if not found:

@@ -114,7 +114,7 @@ def frozen_monitor(stage: Stage) -> str | None:
     steps.start(stage)
     frozen = stage.freeze()
     if not frozen:
-        raise Untried("no process of it runs here, so none can be frozen")
+        raise Untried("nothing to try: it runs no process of its own that could be frozen")
     depth = stage.subject.depth
     outcome = stage.monitor(depth=depth, is_recurring=True)
     if outcome.timed_out:
@@ -139,7 +139,7 @@ def frozen_stop(stage: Stage) -> str | None:
     for allowed_ms in dict.fromkeys((fast_ms, limit_ms)):
         steps.start(stage)
         if not stage.freeze():
-            raise Untried("no process of it runs here, so none can be frozen")
+            raise Untried("nothing to try: it runs no process of its own that could be frozen")
         outcome = stage.stop(limit_ms=allowed_ms)
         if outcome.ok and not outcome.leftovers:
             return f"after {outcome.took_ms} ms"

@@ -35,7 +35,7 @@ def program_missing(stage: Stage) -> str | None:
     programs = _programs(stage)
     steps.stop(stage)
     if not programs:
-        raise Untried("no program of its own runs here that could be hidden")
+        raise Untried("nothing to try: it runs no program of its own that could be hidden")
     names = ", ".join(path.name for path in programs)
     with views.without(programs, stage.folder / "nothing") as namespace:
         under = Circumstances(namespace=namespace, path="")
@@ -53,14 +53,18 @@ def program_missing(stage: Stage) -> str | None:
 
 
 def _programs(stage: Stage) -> list[Path]:
-    """What the service's processes run, interpreters aside."""
+    """What the service's processes run; of one that has none, what its start has run.  Interpreters aside."""
     found = []
     for process in stage.processes():
         with contextlib.suppress(OSError):
-            program = Path(f"/proc/{process.pid}/exe").readlink()
-            if program.exists() and not program.name.rstrip("0123456789.").startswith(INTERPRETERS):
-                found.append(program)
-    return list(dict.fromkeys(found))
+            found.append(Path(f"/proc/{process.pid}/exe").readlink())
+    if not found:
+        found = [Path(command.split()[0]).resolve() for command in stage.last.trace.commands if command[:1] == "/"]
+    return [
+        program
+        for program in dict.fromkeys(found)
+        if program.is_file() and not program.name.rstrip("0123456789.").startswith(INTERPRETERS)
+    ]
 
 
 @RULES.rule(
@@ -72,7 +76,7 @@ def _programs(stage: Stage) -> list[Path]:
 def bad_parameter(stage: Stage) -> str | None:
     tried = wrong_paths(stage)
     if not tried:
-        raise Untried("none of its parameters is the path of something that exists")
+        raise Untried("nothing to try: none of its parameters is the path of something that exists")
     for name, params in tried.items():
         wrong = params[name]
         started = stage.start(params=params)
@@ -90,8 +94,12 @@ def bad_parameter(stage: Stage) -> str | None:
 def wrong_paths(stage: Stage) -> dict[str, dict[str, Any]]:
     """Each parameter that is the path of something: the same, as the path of nothing."""
     wrong = str(stage.folder / "spare" / "hostd-not-there" / "x")
-    paths = {n: v for n, v in stage.params.items() if isinstance(v, str | Path) and str(v)[:1] == "/"}
-    return {name: {name: type(value)(wrong)} for name, value in paths.items() if Path(value).exists()}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in stage.params.items():
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str | Path) and str(first)[:1] == "/" and Path(first).exists():
+            found[name] = {name: [wrong] if isinstance(value, list) else type(value)(wrong)}
+    return found
 
 
 @RULES.rule(
@@ -103,7 +111,7 @@ def wrong_paths(stage: Stage) -> dict[str, dict[str, Any]]:
 def shell_safe(stage: Stage) -> str | None:
     texts = [field.name for field in stage.subject.parameters.fields if takes_text(field)]
     if not texts:
-        raise Untried("it has no parameter that is a text")
+        raise Untried("nothing to try: it has no parameter that is a text")
     proof = stage.folder / "spare" / "shell-was-here"
     for text in (f"x$(touch {proof})", f"x; touch {proof} #", f"x' ; touch {proof} '", f'x"; touch {proof} "'):
         params = {name: Path(text) if isinstance(stage.params.get(name), Path) else text for name in texts}
@@ -127,7 +135,7 @@ def wrong_user(stage: Stage) -> str | None:
     names = [field.name for field in stage.subject.parameters.fields if field.name in USER_NAMES]
     names = [name for name in names if stage.params.get(name) or name != "owner"]
     if not names:
-        raise Untried("it has no parameter for the user that the service runs as")
+        raise Untried("nothing to try: it has no parameter for the user that the service runs as")
     params = {names[0]: NO_USER}
     outcome = stage.start(params=params)
     if outcome.ok or outcome.timed_out:

@@ -29,7 +29,7 @@ RULES = Rulebook(is_live=True)
 def in_public(stage: Stage) -> str | None:
     texts = [f for f in stage.subject.parameters.fields if f.secret and takes_text(f)]
     if not texts:
-        raise Untried("it has no parameter that is a secret")
+        raise Untried("nothing to try: it has no parameter that is a secret")
     values: dict[str, str] = {}
     for field in texts:
         given = stage.params.get(field.name)

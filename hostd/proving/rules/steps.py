@@ -15,6 +15,8 @@ FAST_LIMIT_MS: Final = 3_000
 """A first try of what needs no longer, so that a hang costs seconds and not the agent's own limit."""
 
 
+NO_PROCESS: Final = "nothing to try: it runs no process of its own that could be killed"
+UNMOUNTED: Final = "umount of what it had mounted"
 NEVER_STOPPED: Final = "monitor never says STOPPED"
 
 
@@ -104,5 +106,24 @@ def victims(stage: Stage) -> list[Process]:
     found = stage.processes()
     main = next((act.outcome.main_pid for act in reversed(stage.history) if act.outcome.main_pid), 0)
     if not found:
-        raise Untried("no process of it runs here, so none can be killed")
+        raise Untried(NO_PROCESS)
     return [process for process in found if process.pid == main] or found
+
+
+def lose(stage: Stage) -> str:
+    """The service is lost without a stop: its main process is killed, or all; of one that has no
+    process, what it mounted is taken away.  What was done, in words.  Untried if it has neither."""
+    if not stage.processes() and stage.unmount():
+        return UNMOUNTED
+    found = victims(stage)
+    stage.kill(found)
+    return f"kill -9 of {named(found)}"
+
+
+def lose_all(stage: Stage) -> str:
+    """The same, of everything that it has on node A."""
+    if stage.kill_all():
+        return "kill -9 of all its processes"
+    if stage.unmount():
+        return UNMOUNTED
+    raise Untried(NO_PROCESS)
