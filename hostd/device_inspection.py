@@ -74,7 +74,7 @@ def _ask(device: FencingDevice, node: str, registry: Registry, is_last: bool) ->
 def _told_apart(device: FencingDevice, path: tuple[str | int, ...], complaints: Complaints) -> None:
     """A device that is told the same for both nodes switches the same outlet for both."""
     told = [(device.params[node], device.secrets[node]) for node in device.nodes]
-    if len(told) == 2 and told[0] == told[1]:
+    if not device.storage and len(told) == 2 and told[0] == told[1]:
         first, second = device.nodes
         rule = f"is told the same for {first} and {second}: it would switch one and the same machine off for either"
         cure = f'give each its own, such as plug = {{ {first} = "1", {second} = "2" }}'

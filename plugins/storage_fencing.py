@@ -37,6 +37,7 @@ def fence(order: FenceOrder) -> bool | None:
     if order.agent != AGENT:
         return None
     _judge(order)
+    assert order.by and order.by != order.node, (order.by, order.node)
     with _asking(order) as resource:
         for disk in _disks(order):
             _take(order, resource, disk)
@@ -85,7 +86,6 @@ def _judge(order: FenceOrder) -> None:
             f"{AGENT} takes disks away and no power: {order.node} would not be off",
             cure='name a device that switches the power off, or set [fencing] mode = "storage"',
         )
-    assert order.by and order.by != order.node, (order.by, order.node)
 
 
 def _disks(order: FenceOrder) -> list[Disk]:
@@ -138,7 +138,11 @@ def _remove(resource: Resource, disk: Disk, own: int, other: int, kind: int, see
     path = disk.paths[0]
     if other in seen.keys:
         log.warning("%s: removing the key 0x%x", disk.name, other)
-        reservations.change(resource, path, "--preempt-abort", rk=own, sark=other, type=kind, may_conflict=True)
+        try:
+            reservations.change(resource, path, "--preempt-abort", rk=own, sark=other, type=kind, may_conflict=True)
+        except reservations.NotSupported:
+            log.warning("%s knows no PREEMPT AND ABORT; PREEMPT has to do", disk.name)
+            reservations.change(resource, path, "--preempt", rk=own, sark=other, type=kind, may_conflict=True)
     if reservations.ask(resource, disk.paths).holder is None:
         reservations.change(resource, path, "--reserve", rk=own, type=kind, may_conflict=True)
 

@@ -64,7 +64,6 @@ from hostd.core.state import LAST_WORDS, State
 from hostd.core.terms import (
     Mode,
     Phase,
-    ServiceState,
 )
 
 ROUNDS_MAX: Final = 40
@@ -326,8 +325,8 @@ class Node(State):
         if self.ended:
             return []
         if self.mode is Mode.LEAVING and self.exit_at_ms is None:
-            states = [ladder.state for ladder in self.ladders.values()]
-            if ServiceState.BLOCKED in states and all(s.is_stopped or s is ServiceState.BLOCKED for s in states):
+            kept = {name for name, ladder in self.ladders.items() if not ladder.state.is_stopped}
+            if kept and all(orders.is_kept(self, name) for name in kept):
                 self.exit_kind = ExitKind.STOP_FAILED
                 self.exit_at_ms = now_ms + LAST_WORDS * self.plan.timers.keepalive_ms
         if self.exit_at_ms is not None and now_ms >= self.exit_at_ms:

@@ -45,7 +45,7 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     if phase is Phase.ALONE and ladder.state is not ServiceState.RUNNING and _is_claimed(state, now_ms, service):
         return Want(Order.HOLD, Why.WAITS_FOR_STOP, free=free)
     needs = [state.ladders[name] for name in service.requires]
-    if not ladder.state.is_stopped and not all(need.serves and not is_renewed(state, need) for need in needs):
+    if not ladder.state.is_stopped and not all(is_there(state, need) for need in needs):
         return Want(Order.STOP, Why.REQUIREMENT_MISSING, free=free)
     ready = (
         all(need.state is ServiceState.RUNNING for need in needs)
@@ -54,6 +54,18 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
     )
     guard = state.clearance not in (Clearance.FENCED, Clearance.CONFIRMED) or phase is not Phase.ALONE
     return Want(Order.RUN, assignment.why, guard=guard, ready=ready, free=free, renew=is_renewed(state, ladder))
+
+
+def is_there(state: State, need: Ladder) -> bool:
+    """What requires it may go on.  One that has given up is about to stop, which has to wait for what requires it."""
+    return need.serves and not need.gave_up and not is_renewed(state, need)
+
+
+def is_kept(state: State, name: str) -> bool:
+    """It will not stop: its own stop failed, or that of a service that requires it."""
+    if state.ladders[name].state is ServiceState.BLOCKED:
+        return True
+    return any(is_kept(state, other.name) for other in state.plan.services if name in other.requires)
 
 
 def is_renewed(state: State, ladder: Ladder) -> bool:

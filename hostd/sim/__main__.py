@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     seek = commands.add_parser("search", help="everything that can happen in a small world")
     for name, default in Budget()._asdict().items():
         seek.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    seek.add_argument("--services", type=int, choices=(1, 2), default=1, help="default 1")
     seek.add_argument("--states", type=int, default=10_000_000, help="give up after so many")
     seek.add_argument("--seconds", type=float, default=3_600.0, help="give up after so long")
     _world(seek)
@@ -96,7 +97,7 @@ def _replay(options: argparse.Namespace) -> int:
 def _search(options: argparse.Namespace) -> int:
     budget = Budget(**{name: getattr(options, name) for name in Budget._fields})
     with mutants.applied(options.mutant):
-        search = Search(small_plan(fencing=options.fencing), replay.make_brain)
+        search = Search(small_plan(fencing=options.fencing, services=options.services), replay.make_brain)
         finding = search.run(budget, states_max=options.states, seconds_max=options.seconds)
     print(f"budget {budget}")
     print(told(finding))

@@ -5,7 +5,7 @@ they do to the world.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from hostd.core.plan import Plan
@@ -50,7 +50,11 @@ BURST_MS: Final = (0, 2, 5, 15, 40, 100, 300, 1_000, 3_000)
 
 DEVICES: Final = (Conduct.WELL, Conduct.WELL, Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.LATE)
 
-Draws = Callable[[random.Random, Plan], list[AnyFault]]
+NOBODY: Final = "nobody"
+"""No node and no service: operators mistype."""
+
+Draws = Callable[[random.Random, Plan], Sequence[AnyFault | int]]
+"""Faults that come together; a number is a wait between two of them, in ms."""
 
 
 def draw(seed: int, plan: Plan, faults: int, over_ms: int) -> Schedule:
@@ -69,6 +73,9 @@ def draw(seed: int, plan: Plan, faults: int, over_ms: int) -> Schedule:
     timed: list[Timed] = []
     for _ in range(faults):
         for fault in rng.choices(kinds, weights)[0](rng, plan):
+            if isinstance(fault, int):
+                at_ms += fault
+                continue
             timed.append(Timed(at_ms % over_ms, fault))
             if isinstance(fault, Ask) or rng.random() < 0.2:
                 at_ms += rng.choice((0, 0, 5, 20, 60))
@@ -177,7 +184,89 @@ def _agent(rng: random.Random, plan: Plan) -> list[AnyFault]:
         starts = (Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.WELL, Conduct.WELL)
         return [Starts(service, node, rng.choice(starts))]
     stops = (Conduct.FAIL, Conduct.HANG, Conduct.SLOW, Conduct.LEAVE, Conduct.WELL, Conduct.WELL, Conduct.WELL)
-    return [Stops(service, node, rng.choice(stops))]
+    conduct = Conduct.LIE if rng.random() < 0.1 else rng.choice(stops)  # rare: afterwards nobody is blamed for it
+    return [Stops(service, node, conduct)]
+
+
+def _bad_stop(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """A stop that goes wrong, and a cause to stop it: mostly where it belongs."""
+    service = rng.choice(plan.services)
+    node = service.primary if rng.random() < 0.7 else _node(rng, plan)
+    conduct = rng.choice((Conduct.FAIL, Conduct.HANG, Conduct.LEAVE, Conduct.LIE))
+    causes = (Ask(node, "standby", node), Ask(node, "stop", service.name), Dies(service.name, node))
+    cause = Ask(node, "move", service.name) if rng.random() < 0.5 else rng.choice(causes)
+    return [Stops(service.name, node, conduct), rng.choice((0, 300)), cause]
+
+
+def _dies_again(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """Until its restarts are used up."""
+    service, node = _service(rng, plan), _node(rng, plan)
+    told: list[AnyFault | int] = []
+    for _ in range(rng.randrange(3, 6)):
+        told += [Dies(service, node, rng.random() < 0.8, rng.random() < 0.3), rng.choice((1_200, 2_000, 3_500))]
+    return told
+
+
+def _believed_dead(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """No device confirms it, and an operator does: too soon, in time, or to a node that has just started."""
+    node = _node(rng, plan)
+    peer = plan.peer_of(node)
+    told: list[AnyFault | int] = [Fencing(node, Conduct.FAIL)] if plan.fencing else [ArpBlock()]
+    told += [PowerOff(node)]
+    if rng.random() < 0.4:
+        told += [PowerOff(peer), PowerOn(peer)]
+    return [*told, rng.choice((0, 300, 900, 2_500, 6_000)), Ask(peer, "confirm-down", node)]
+
+
+def _two_owners(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """A split of everything, and ARP is back before the links are."""
+    torn: list[AnyFault | int] = [*(Cut(link.name) for link in plan.links), ArpBlock()]
+    return [*torn, rng.choice((3_500, 6_000)), ArpPass(), rng.choice((100, 600, 1_500, 3_000)), Mend()]
+
+
+def _goodbyes(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """A node leaves while it joins, while nobody hears it, or dies with the word on its lips."""
+    node = _node(rng, plan)
+    leave = Ask(node, "leave")
+    wait_ms = rng.choice((30, 100, 300, 700, 1_200))
+    match rng.randrange(3):
+        case 0:
+            return [PowerOff(node), PowerOn(node), wait_ms, leave]
+        case 1:
+            told: list[AnyFault | int] = [Fencing(node, Conduct.FAIL)] if plan.fencing else []
+            told += [Cut(link.name) for link in plan.links]
+            return [*told, rng.choice((300, 2_500)), leave, wait_ms, Mend()]
+        case _:
+            return [leave, wait_ms, PowerOff(node)]
+
+
+def _crowded_start(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """Both start, and the brain of one dies while they make a view."""
+    one, other = plan.nodes
+    told: list[AnyFault | int] = [PowerOff(one), PowerOff(other), PowerOn(one), PowerOn(other)]
+    return [*told, rng.randrange(50, 900), KillBrain(_node(rng, plan), 20)]
+
+
+def _contradictions(rng: random.Random, plan: Plan) -> list[AnyFault | int]:
+    """Orders that exclude each other."""
+    service, node, where = _service(rng, plan), _node(rng, plan), _node(rng, plan)
+    if rng.random() < 0.5:
+        return [Ask(where, "stop", service), rng.choice((0, 900)), Ask(_node(rng, plan), "move", service)]
+    to = rng.choice(("", node))
+    return [Ask(where, "standby", node), rng.choice((0, 900)), Ask(_node(rng, plan), "move", service, to)]
+
+
+def _mistyped(rng: random.Random, plan: Plan) -> list[AnyFault]:
+    where, service = _node(rng, plan), _service(rng, plan)
+    asks = (
+        Ask(where, "move", NOBODY),
+        Ask(where, "move", service, NOBODY),
+        Ask(where, "maintenance", "on", NOBODY),
+        Ask(where, "standby", NOBODY),
+        Ask(where, "fence", NOBODY),
+        Ask(where, "confirm-down", NOBODY),
+    )
+    return rng.sample(asks, 3)
 
 
 def _address(rng: random.Random, plan: Plan) -> list[AnyFault]:
@@ -221,4 +310,12 @@ def _deck(plan: Plan) -> list[tuple[Draws, int]]:
         (_second_thoughts, 6),
         (_old_frames, 6),
         (_back_at_once, 4),
+        (_dies_again, 2),
+        (_bad_stop, 4),
+        (_believed_dead, 3),
+        (_two_owners, 4),
+        (_goodbyes, 3),
+        (_crowded_start, 2),
+        (_contradictions, 2),
+        (_mistyped, 2),
     ]

@@ -24,7 +24,6 @@ from hostd.core.effects import (
 from hostd.core.events import AnyEvent, FenceNode, FrameReceived, OperatorAsked
 from hostd.core.snapshot import Assignment, Snapshot
 from hostd.core.terms import Action, Epoch, Incarnation, Mode, Phase, ServiceState
-from hostd.sim import disk
 from hostd.sim.faults import AnyFault
 from hostd.sim.machine import Machine
 from hostd.sim.world import REFRESH_MS, World
@@ -82,7 +81,7 @@ class Judge:
         for service in world.plan.services:
             if not service.everywhere and service.name not in world.lies:
                 self._judge_service(world, service.name)
-                if disk.SERVICE in service.requires:
+                if any(name in world.disk.registrars for name in service.requires):
                     self._judge_data(world, service.name)
             for address in service.addresses:
                 self._judge_address(world, address)
@@ -122,7 +121,8 @@ class Judge:
         """What is on a disk that lets go of a node is never written by two,
         whatever the clocks and cables did (PROTOCOL.md section 5.2)."""
         writers = [n for n, m in world.machines.items() if m.powered and world.is_active(service, n)]
-        if len(writers) > 1 and all(world.disk.keys[n] for n in writers) and disk.SERVICE not in world.lies:
+        lied = any(name in world.lies for name in world.disk.registrars)
+        if len(writers) > 1 and all(world.disk.keys[n] for n in writers) and not lied:
             self._harm(world, f"1: both nodes write to the disk of {service}")
 
     def _is_unprovable(self, world: World, starter: Machine) -> bool:

@@ -16,6 +16,9 @@ NODES = ("a", "b")
 
 LINKS = (Link("serial"), Link("cross", direct=True))
 
+DISK = "disk"
+"""A service of this name registers its node with the shared disk."""
+
 QUICK = Timers(keepalive_ms=200, warntime_ms=600, deadtime_ms=2_000, initdead_ms=5_000)
 
 
@@ -44,7 +47,7 @@ def service(
         resources.append(
             Resource(
                 id=name,
-                agent="dummy",
+                agent=disk.AGENT if name == DISK else "dummy",
                 start_timeout_ms=4_000,
                 stop_timeout_ms=4_000,
                 monitor_timeout_ms=3_000,
@@ -113,6 +116,9 @@ def draw(seed: int, fencing: bool | None = None) -> Plan:
     elif len(services) > 1 and rng.random() < 0.2:
         first, second = services[0], services[1]
         services[1] = service(second.name, second.primary, agent=second.name != "ip", after=(first.name,))
+    elif len(services) > 1 and rng.random() < 0.2:  # an exclusive requirement: both on one node
+        first, second = services[0], services[1]
+        services[1] = msgspec.structs.replace(second, candidates=first.candidates, requires=(first.name,))
     links = rng.choice((LINKS, LINKS, (*LINKS, Link("lan"))))
     tiebreaker = rng.random() < 0.3
     cuts_storage = not fenced and random.Random(f"storage {seed}").random() < 1 / 3
@@ -124,9 +130,9 @@ def draw(seed: int, fencing: bool | None = None) -> Plan:
 def with_disk(*services: Service) -> list[Service]:
     """What is exclusive and more than an address has its data on the shared disk."""
     on_disk = [
-        msgspec.structs.replace(s, requires=(*s.requires, disk.SERVICE))
+        msgspec.structs.replace(s, requires=(*s.requires, DISK))
         if not s.everywhere and any(r.exclusive_storage for r in s.resources)
         else s
         for s in services
     ]
-    return [service(disk.SERVICE, everywhere=True), *on_disk]
+    return [service(DISK, everywhere=True), *on_disk]

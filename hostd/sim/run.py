@@ -191,10 +191,23 @@ def _missing(world: World, judge: Judge, service: Service, word: Snapshot | None
     if len(here) != 1 or any(node not in here for node in touched):
         return f"{service.name} runs on {here}, active on {touched}"
     assert word is not None
-    moved = any(w.kind is WishKind.MOVED and w.subject == service.name and w.value for w in word.wishes)
-    free = service.failback_after_ms is None or moved or service.name in judge.given_up
+    group = _together(world.plan, service)
+    moved = any(w.kind is WishKind.MOVED and w.subject in group and w.value for w in word.wishes)
+    free = service.failback_after_ms is None or moved or any(name in judge.given_up for name in group)
     free = free or service.primary not in survivors
     return "" if free or here[0] == service.primary else f"{service.name} runs on {here}, not on its primary"
+
+
+def _together(plan: Plan, service: Service) -> set[str]:
+    """It and all that must run on the same node, by exclusive requirements."""
+    group, before = {service.name}, set[str]()
+    while group != before:
+        before = set(group)
+        for other in plan.services:
+            needs = {need for need in other.requires if not plan.service(need).everywhere}
+            if not other.everywhere and needs and group & {other.name, *needs}:
+                group |= {other.name, *needs}
+    return group
 
 
 def _runs(world: World, service: Service, node: str) -> bool:

@@ -127,16 +127,13 @@ class Search:
                 letters=small_world.at(state.letters, i, (*state.letters[i], kept)),
             )
             yield f"a frame of {node} is kept", lambda: held
-        if left.deaths and cell.active and not small_world.starting(cell):
-            spent = state._replace(left=left._replace(deaths=left.deaths - 1))
-            yield f"web dies on {node}", lambda: self.steps.dies(spent, i)
-        if left.moves:
-            yield (
-                f"{node} is asked to move it",
-                partial(
-                    self.steps.ask, state._replace(left=left._replace(moves=left.moves - 1)), i, MoveService("web")
-                ),
-            )
+        for service in cell.active if left.deaths else ():
+            if not small_world.acts_on(cell, service):
+                spent = state._replace(left=left._replace(deaths=left.deaths - 1))
+                yield f"{service} dies on {node}", partial(self.steps.dies, spent, i, service)
+        for name in [service.name for service in self.plan.services] if left.moves else ():
+            spent = state._replace(left=left._replace(moves=left.moves - 1))
+            yield f"{node} is asked to move {name}", partial(self.steps.ask, spent, i, MoveService(name))
         if left.leaves:
             yield (
                 f"{node} is asked to leave",
@@ -147,10 +144,11 @@ class Search:
         node, effect = self.plan.nodes[i], waiting.effect
         what = type(effect).__name__
         if isinstance(effect, RunAction):
-            yield f"{node} {effect.action.name} done", lambda: self.steps.action(state, i, k, well=True)
+            what = f"{effect.action.name} of {effect.service}"
+            yield f"{node} {what} done", lambda: self.steps.action(state, i, k, well=True)
             if state.left.fails:
                 spent = state._replace(left=state.left._replace(fails=state.left.fails - 1))
-                yield f"{node} {effect.action.name} fails", lambda: self.steps.action(spent, i, k, well=False)
+                yield f"{node} {what} fails", lambda: self.steps.action(spent, i, k, well=False)
         elif isinstance(effect, FencePeer) and not waiting.acted:
             yield f"{node} shoots", lambda: self.steps.shoot(state, i, k)
         else:

@@ -66,7 +66,6 @@ class Steps:
         self.plan = plan
         self.engine = Engine(START_MS)
         self.fresh = tuple(self.engine.new(partial(make, plan, name)) for name in plan.nodes)
-        self.address = next((a for s in plan.services for a in s.addresses), "")
 
     # -- lives ------------------------------------------------------------------------
 
@@ -77,12 +76,13 @@ class Steps:
         """A new brain and heart; what an earlier life left under way is killed first."""
         cell = state.cells[i]
         boots = cell.boots + 1
-        unfinished = ("web",) if cell.recorded else ()
-        present = (self.address,) if cell.held else ()
         cell = Cell(self.fresh[i], True, boots, cell.active, cell.recorded, cell.held)
         state = small_world.put(state, i, cell)
         started = Started(
-            Incarnation(boots, 1), unfinished=unfinished, present=present, stations=(station_of(self.plan.nodes[i]),)
+            Incarnation(boots, 1),
+            unfinished=cell.recorded,
+            present=cell.held,
+            stations=(station_of(self.plan.nodes[i]),),
         )
         state = self._step(state, i, ("started", boots, cell.recorded, cell.held), 0, lambda _n, _t: started)
         state = self._step(state, i, "heart", 0, lambda _n, _t: HeartReturned())
@@ -172,16 +172,20 @@ class Steps:
 
     # -- outcomes ----------------------------------------------------------------------
 
-    def dies(self, state: State, i: int) -> State:
-        state = small_world.put(state, i, state.cells[i]._replace(active=False))
-        return self._step(state, i, "dies", 0, lambda _n, _t: ProcessExited("web", "web"))
+    def dies(self, state: State, i: int, service: str) -> State:
+        active = small_world.having(state.cells[i].active, service, False)
+        state = small_world.put(state, i, state.cells[i]._replace(active=active))
+        return self._step(state, i, ("dies", service), 0, lambda _n, _t: ProcessExited(service, service))
 
     def action(self, state: State, i: int, k: int, *, well: bool) -> State:
         cell = state.cells[i]
         effect = cell.open[k].effect
         assert isinstance(effect, RunAction)
         if well:
-            cell = cell._replace(active=effect.action is Action.START, recorded=False)
+            cell = cell._replace(
+                active=small_world.having(cell.active, effect.service, effect.action is Action.START),
+                recorded=small_world.having(cell.recorded, effect.service, False),
+            )
         state = small_world.put(state, i, cell)
         return self._answer(state, i, k, ("action", well), lambda number: ActionFinished(number, ok=well))
 
@@ -195,20 +199,22 @@ class Steps:
     def done(self, state: State, i: int, k: int) -> State:
         """The outcome that the world has for this request now."""
         cell, other = state.cells[i], state.cells[1 - i]
-        taken = other.powered and other.held
+        theirs = other.held if other.powered else ()
         match cell.open[k].effect:
             case FencePeer():
                 return self._answer(state, i, k, "fenced", lambda n: FenceFinished(n, True))
-            case ProbeAddresses():
-                answered = (self.address,) if taken else ()
-                return self._answer(state, i, k, ("probed", taken), lambda n: ProbeFinished(n, True, answered))
-            case AddAddress(guard=True) if taken:
+            case ProbeAddresses(addresses=addresses):
+                answered = tuple(a for a in addresses if a in theirs)
+                return self._answer(state, i, k, ("probed", answered), lambda n: ProbeFinished(n, True, answered))
+            case AddAddress(guard=True, address=address) if address in theirs:
                 return self._answer(state, i, k, "conflict", lambda n: AddressFinished(n, AddressOutcome.CONFLICT))
-            case AddAddress():
-                state = small_world.put(state, i, cell._replace(held=True))
+            case AddAddress(address=address):
+                held = small_world.having(cell.held, address, True)
+                state = small_world.put(state, i, cell._replace(held=held))
                 return self._answer(state, i, k, "added", lambda n: AddressFinished(n, AddressOutcome.DONE))
-            case RemoveAddress():
-                state = small_world.put(state, i, cell._replace(held=False))
+            case RemoveAddress(address=address):
+                held = small_world.having(cell.held, address, False)
+                state = small_world.put(state, i, cell._replace(held=held))
                 return self._answer(state, i, k, "removed", lambda n: AddressFinished(n, AddressOutcome.DONE))
             case RenewIncarnation():
                 boots = cell.boots + 1
@@ -254,13 +260,13 @@ class Steps:
             case RunAction():
                 waiting = Open(effect.action_id, msgspec.structs.replace(effect, action_id=0))
                 if effect.action is not Action.MONITOR:
-                    cell = cell._replace(recorded=True)
+                    cell = cell._replace(recorded=small_world.having(cell.recorded, effect.service, True))
                 if effect.action is Action.START:
-                    self._judge_start(state, i)
-                    cell = cell._replace(active=True)
+                    self._judge_start(state, i, effect.service)
+                    cell = cell._replace(active=small_world.having(cell.active, effect.service, True))
             case AddAddress() | RemoveAddress() | ProbeAddresses() | FencePeer() | AnnounceAddress():
                 if isinstance(effect, AddAddress):
-                    self._judge_start(state, i)
+                    self._judge_start(state, i, effect.service)
                 waiting = Open(effect.request_id, msgspec.structs.replace(effect, request_id=0))
             case RenewIncarnation() | SaveWishes():
                 waiting = Open(UNNUMBERED, effect)
@@ -282,9 +288,9 @@ class Steps:
         """Outcomes whose delay makes no difference: a monitor's, a save's, an announcement's."""
         for k, waiting in enumerate(state.cells[i].open):
             match waiting.effect:
-                case RunAction(action=Action.MONITOR):
+                case RunAction(action=Action.MONITOR, service=service):
                     # What an action that was cut short has left is not seen by a monitor.
-                    seen = state.cells[i].active and not state.cells[i].recorded
+                    seen = service in state.cells[i].active and service not in state.cells[i].recorded
                     health = Health.RUNNING if seen else Health.STOPPED
                     return self._answer(
                         state, i, k, ("health", health.value), partial(ActionFinished, ok=True, health=health)
@@ -295,10 +301,10 @@ class Steps:
                     return self._answer(state, i, k, "verified", lambda n: AddressVerified(n, True))
         return state
 
-    def _judge_start(self, state: State, i: int) -> None:
+    def _judge_start(self, state: State, i: int, service: str) -> None:
         word = self.engine.snapshots[state.cells[i].said]
         if word is None or not (word.phase is Phase.ALONE or (word.phase is Phase.MEMBER and word.confirmed)):
-            raise Harm(f"{self.plan.nodes[i]} starts the service in {word and word.phase.name}")
+            raise Harm(f"{self.plan.nodes[i]} starts {service} in {word and word.phase.name}")
 
 
 def _version(node: Any, life: int) -> int:

@@ -1,10 +1,10 @@
-"""A small world as a value: two nodes, one service, one line, a budget of misfortunes.
+"""A small world as a value: two nodes, one line, one service or two, a budget of misfortunes.
 
 Decides what a state is made of and which state must not be.  How one state
 follows from another is ``small_steps.py``'s; in which order they are tried,
 ``search.py``'s.
 
-Judged in every state: the service is active on one powered node at most
+Judged in every state: a service is active on one powered node at most
 (with fencing), an address is held by one at most.
 """
 
@@ -30,7 +30,7 @@ class Budget(NamedTuple):
     cuts: int = 1
     """A line cut, in one direction or both; mending is free."""
     deaths: int = 0
-    """The service ends by itself."""
+    """A service ends by itself."""
     fails: int = 0
     """An action that fails."""
     moves: int = 0
@@ -56,9 +56,12 @@ class Cell(NamedTuple):
     core: int = 0
     powered: bool = False
     boots: int = 0
-    active: bool = False
-    recorded: bool = False
-    held: bool = False
+    active: tuple[str, ...] = ()
+    """Services of which a process may exist."""
+    recorded: tuple[str, ...] = ()
+    """Services whose last start or stop is not known to have ended well."""
+    held: tuple[str, ...] = ()
+    """Addresses."""
     open: tuple[Open, ...] = ()
     said: int = 0
     has: int = 0
@@ -89,15 +92,16 @@ class Harm(Exception):
     """A state that must not be."""
 
 
-def small_plan(*, fencing: bool) -> Plan:
-    """One service without times of its own: an agent, or without fencing an address."""
-    agent = Resource("web", "dummy", monitor_interval_ms=0, exclusive_storage=True)
-    address = Resource("172.23.2.1/24", "address", address="172.23.2.1/24")
-    web = Service("web", ("b", "a"), (agent,) if fencing else (address,), digest="web", failback_after_ms=0)
+SERVICES: Final = (("web", ("b", "a"), "172.23.2.1/24"), ("db", ("a", "b"), "172.23.2.2/24"))
+"""Each with a primary of its own, and its address where there is no fencing."""
+
+
+def small_plan(*, fencing: bool, services: int = 1) -> Plan:
+    """One service or two without times of their own: agents, or without fencing addresses."""
     return Plan(
         cluster="search",
         nodes=("a", "b"),
-        services=(web,),
+        services=tuple(_service(*service, fencing=fencing) for service in SERVICES[:services]),
         links=(Link("line"),),
         timers=Timers(keepalive_ms=TICK_MS, warntime_ms=TICK_MS, deadtime_ms=2 * TICK_MS, initdead_ms=3 * TICK_MS),
         fencing=fencing,
@@ -107,14 +111,22 @@ def small_plan(*, fencing: bool) -> Plan:
     )
 
 
+def _service(name: str, candidates: tuple[str, ...], address: str, *, fencing: bool) -> Service:
+    agent = Resource(name, "dummy", monitor_interval_ms=0, exclusive_storage=True)
+    resource = agent if fencing else Resource(address, "address", address=address)
+    return Service(name, candidates, (resource,), digest=name, failback_after_ms=0)
+
+
 def judge(plan: Plan, state: State) -> None:
     """Raise :class:`Harm` if this state must not be."""
     one, other = state.cells
     if one.powered and other.powered:
-        if one.active and other.active and plan.fencing:
-            raise Harm("the service is active on both nodes")
-        if one.held and other.held:
-            raise Harm("the address is held by both nodes")
+        for service in one.active:
+            if service in other.active and plan.fencing:
+                raise Harm(f"{service} is active on both nodes")
+        for address in one.held:
+            if address in other.held:
+                raise Harm(f"{address} is held by both nodes")
 
 
 # -- one part of a state made anew -------------------------------------------------
@@ -129,8 +141,15 @@ def off(cell: Cell) -> Cell:
     return Cell(boots=cell.boots)
 
 
-def starting(cell: Cell) -> bool:
-    return any(isinstance(o.effect, RunAction) for o in cell.open)
+def acts_on(cell: Cell, service: str) -> bool:
+    """A start or a stop of it is under way."""
+    return any(isinstance(o.effect, RunAction) and o.effect.service == service for o in cell.open)
+
+
+def having(names: tuple[str, ...], name: str, has: bool) -> tuple[str, ...]:
+    """The names with or without this one, in one order always."""
+    rest = [other for other in names if other != name]
+    return tuple(sorted([*rest, name] if has else rest))
 
 
 def put(state: State, i: int, cell: Cell) -> State:

@@ -118,7 +118,7 @@ def quiet_ms(plan: Plan, comes_back: bool) -> int:
     timers = plan.timers
     waits_ms = [10_000, 2 * timers.deadtime_ms + plan.address_lease_ms]
     waits_ms += [r.monitor_interval_ms + r.monitor_timeout_ms for s in plan.services for r in s.resources]
-    if plan.fencing:
+    if plan.fencing or plan.cuts_storage:
         waits_ms.append(plan.fence_delay_ms + 25_000)  # a device that hangs is given up after 20 s (hands.py)
     if comes_back:
         waits_ms.append(timers.initdead_ms)

@@ -58,7 +58,7 @@ class World:
         self.queue = Queue()
         self.rng = random.Random(f"world {seed}")
         self.lan = Lan(plan)
-        self.disk = Disk(plan.nodes)
+        self.disk = Disk(plan)
         self.media = [Medium(i, link.name, link.direct, self.queue, self.rng) for i, link in enumerate(plan.links)]
         for medium in self.media if on_lan is not None else ():
             medium.on_lan = medium.name in (on_lan or ())
@@ -241,7 +241,7 @@ class World:
                 self._ask(self.machines[node], fault)
 
     def _ask(self, machine: Machine, ask: f.Ask) -> None:
-        if ask.command == "confirm-down" and self.machines[ask.subject].powered:
+        if ask.command == "confirm-down" and ask.subject in self.machines and self.machines[ask.subject].powered:
             return  # our operator looks before he types
         self._commands += 1
         machine.to_brain(OperatorAsked(self._commands, f.command(ask)))

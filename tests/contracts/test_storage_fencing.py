@@ -127,6 +127,20 @@ def test_a_newcomer_between_is_given_way_to(cluster: Cluster) -> None:
     assert cluster.keys() == [THEIRS]
 
 
+def test_a_disk_that_cannot_abort_is_preempted_all_the_same(shared: Cluster) -> None:
+    """Some targets know PREEMPT only; the key is gone, and that is looked at afterwards."""
+    shared.monkeypatch.setenv("LUN_TROUBLE", "preempt-abort=5")
+    assert storage_fencing.fence(shared.order()) is True
+    assert shared.keys() == [OURS]
+
+
+def test_a_node_may_check_the_device_that_is_for_itself(shared: Cluster) -> None:
+    """hostd check looks at all devices of conf.d."""
+    order = shared.order()
+    order.node = order.by
+    assert storage_fencing.check_device(order) == []
+
+
 def test_a_key_that_stays_is_no_success(shared: Cluster) -> None:
     """The disk did not do it: nothing is cleared."""
     shared.monkeypatch.setenv("LUN_TROUBLE", "preempt-abort=24")

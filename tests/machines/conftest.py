@@ -10,6 +10,7 @@ from tests.machines import image as images
 from tests.machines.cluster import Cluster, Settings
 from tests.machines.image import Image
 from tests.machines.pair import Pair
+from tests.machines.undisturbed import Undisturbed
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 1800
@@ -54,3 +55,12 @@ def cluster(pair: Pair, request: pytest.FixtureRequest) -> Cluster:
     made.configure()
     made.start()
     return made
+
+
+@pytest.fixture
+def undisturbed(cluster: Cluster) -> Iterator[Undisturbed]:
+    """Checked at the end of the test, when all is on its primary."""
+    watch = Undisturbed(cluster)
+    yield watch
+    cluster.wait_for(cluster.primaries)
+    watch.assert_holds()

@@ -32,6 +32,11 @@ class PowerSwitch:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def shots(self) -> list[str]:
+        """The orders of the journal that switch off: not those of a drill, which only asks."""
+        return [line for line in self.journal if line.split()[1] == "off"]
+
     def close(self) -> None:
         self._ended.set()
         for thread in self._threads:

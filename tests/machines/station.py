@@ -1,4 +1,4 @@
-"""A station on the client LAN: answers ARP as the gateway does, and asks who holds an address.
+"""A station on the client LAN: answers ARP and pings as the gateway does, and asks who holds an address.
 
 Decides what a client would see of the services' addresses: who answers for
 each, asked several times a second.  Speaks raw Ethernet frames at a port of
@@ -20,11 +20,15 @@ from tests.machines.hub import Hub
 
 ASK_EVERY_S = 0.2
 BROADCAST = b"\xff" * 6
-ARP = 0x0806
+ARP, IPV4 = 0x0806, 0x0800
 REQUEST, REPLY = 1, 2
 ARP_FORMAT = "!6s6sHHHBBH6s4s6s4s"
 ARP_SIZE = struct.calcsize(ARP_FORMAT)
 FRAME_MIN = 60
+ETHERNET_FORMAT = "!6s6sH"
+IPV4_FORMAT = "!BBHHHBBH4s4s"
+ECHO_REPLY, ECHO_REQUEST = 0, 8
+ICMP = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Station:
         if len(frame) < ARP_SIZE:
             return
         _, _, kind, _, _, _, _, operation, sender, sender_ip, _, target_ip = struct.unpack(ARP_FORMAT, frame[:ARP_SIZE])
+        if kind == IPV4:
+            self._echo(frame)
         if kind != ARP:
             return
         asked, asker = str(ipaddress.IPv4Address(target_ip)), str(ipaddress.IPv4Address(sender_ip))
@@ -100,9 +106,33 @@ class Station:
             name = sender.hex(":")
             self.answers.append(Answer(time.monotonic(), asker, NODE_OF_MAC.get(name, name)))
 
+    def _echo(self, frame: bytes) -> None:
+        """Answer a ping of the gateway (RFC 792): the same, back, with another type."""
+        to, asker, _ = struct.unpack_from(ETHERNET_FORMAT, frame)
+        head, rest = frame[14:34], frame[34:]
+        first, _, length, _, fragment, _, protocol, _, source, target = struct.unpack(IPV4_FORMAT, head)
+        is_plain = (first, fragment & 0x1FFF, protocol) == (0x45, 0, ICMP)
+        if not is_plain or rest[0] != ECHO_REQUEST or target != ipaddress.IPv4Address(GATEWAY.address).packed:
+            return
+        asked = rest[4 : length - len(head)]
+        answer = struct.pack("!BBH", ECHO_REPLY, 0, 0) + asked
+        answer = struct.pack("!BBH", ECHO_REPLY, 0, _checksum(answer)) + asked
+        back = [0x45, 0, length, 0, 0, 64, ICMP, 0, target, source]
+        back[7] = _checksum(struct.pack(IPV4_FORMAT, *back))
+        packed = struct.pack(ETHERNET_FORMAT, asker, to, IPV4) + struct.pack(IPV4_FORMAT, *back) + answer
+        self._send(packed.ljust(FRAME_MIN, b"\0"))
+
     def _send(self, frame: bytes) -> None:
         with contextlib.suppress(OSError):
             self._socket.sendto(frame, self._hub_end)
+
+
+def _checksum(data: bytes) -> int:
+    """The Internet's (RFC 1071)."""
+    even = data + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(even) // 2}H", even))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
 def _mac(text: str) -> bytes:

@@ -19,7 +19,8 @@ GFS = f"""\
 on = "all"
 agent = "gfs"
 params = {{ device = "{DISK}", directory = "{PLACE}", patience = 30.0 }}
-timeout = {{ start = "300s", stop = "300s", monitor = "120s" }}
+timeout = {{ start = "300s", stop = "300s" }}
+monitor = {{ timeout = "120s" }}
 """
 SETTINGS = Settings(services=ALL, fenced=True, further=GFS)
 

@@ -19,7 +19,7 @@ device = "{CONSOLE}"
 """
 
 
-@pytest.fixture(params=[19_200, 115_200])
+@pytest.fixture(params=[19_200, pytest.param(115_200, marks=pytest.mark.long)])
 def line(image: Image, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A pair that the cable joins and nothing else."""
     with Pair(image) as pair:

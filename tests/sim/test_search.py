@@ -10,6 +10,7 @@ WORLDS = {
     "hostd killed once": (True, Budget(boots=3, crashes=0, kills=1, cuts=0)),
     "two moves by the operator": (True, Budget(boots=2, crashes=0, kills=0, cuts=0, moves=2)),
     "without fencing, hostd killed": (False, Budget(boots=2, crashes=0, kills=1, cuts=0)),
+    "two services with a primary each": (True, Budget(boots=2, crashes=0, kills=0, cuts=0)),
 }
 
 
@@ -18,7 +19,8 @@ WORLDS = {
 def test_no_order_of_events_brings_harm(world: str) -> None:
     """Breadth first until nothing is left to try: no double start, no second owner, no start out of turn."""
     fencing, budget = WORLDS[world]
-    finding = Search(small_plan(fencing=fencing), replay.make_brain).run(budget, states_max=2_000_000, seconds_max=240)
+    plan = small_plan(fencing=fencing, services=2 if world.startswith("two services") else 1)
+    finding = Search(plan, replay.make_brain).run(budget, states_max=2_000_000, seconds_max=240)
     assert finding.harm == "", finding.path
     assert finding.complete
 
