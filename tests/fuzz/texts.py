@@ -5,7 +5,6 @@ mistake gets words, never a traceback; a device's word counts only as the fence
 agent API says.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -211,8 +210,6 @@ HEARTBEAT_WORDS: Final = (
     b"node ", b"bcast ", b"ucast ", b"serial ", b"auto_failback ", b"stonith_host ", b"ping_group ", b"IPaddr::", b"::",
     b"LVM::", b"Filesystem::/dev/sdb1::/x::ext3", b"\\\n", b"apiauth ", b"auth 1\n1 sha1 x", b"respawn root /x", b"\n",
 )  # fmt: skip
-
-os.environ.setdefault("OCF_ROOT", "/nonexistent")  # the agents of this machine are not what is tried
 
 TARGETS: Final = (
     Target("conf.d", "files of conf.d with any content", examine, conf_seeds, 8_192, CONF_WORDS),
