@@ -164,13 +164,19 @@ def what_is_missing(world: World, judge: Judge, survivors: tuple[str, ...]) -> s
     for service in world.plan.services:
         if service.name in world.lies:
             continue
-        unproven = not world.plan.fencing and not service.addresses and not service.without_fencing
-        if len(survivors) == 1 and unproven:
+        if len(survivors) == 1 and not world.plan.fencing and _is_unproven(world.plan, service):
             continue  # nobody confirmed that the other node is off
         missing = _missing(world, judge, service, said[0], survivors)
         if missing:
             return missing
     return ""
+
+
+def _is_unproven(plan: Plan, service: Service) -> bool:
+    """Nothing tells that a silent node no longer runs it, or what it requires."""
+    if not service.addresses and not service.without_fencing and not service.everywhere:
+        return True
+    return any(_is_unproven(plan, plan.service(name)) for name in service.requires)
 
 
 def _may_take_disk(world: World, survivor: str) -> bool:

@@ -6,6 +6,7 @@ half a minute, and shares the kernel with us: no boot, no device, no shutdown
 of hardware is shown here.
 """
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -65,7 +66,7 @@ def booted(folder: Path, script: str, files: dict[str, Path], timeout_s: float) 
         (shared / name).write_bytes(path.read_bytes())
     (shared / "script").write_text(script)
     (shared / "tried.service").write_text(UNIT)
-    group = f"hostd-test-{folder.name}"
+    group = f"hostd-test-{folder.name}-{os.getpid()}"  # a run that was killed may have left its own
     outside = OUTSIDE.format(place=place, group=group, boot=BOOT.format(place=place, shared=shared))
     with (shared / "console").open("wb") as console:
         systemd = subprocess.Popen(

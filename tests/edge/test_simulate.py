@@ -143,6 +143,7 @@ class OnTerminal:
 
     def __init__(self, conf: Path, *words: str) -> None:
         argv = [sys.executable, "-m", "hostd.commands.main", "simulate", "--config", str(conf), "--node", "clustnode1"]
+        argv = ["env", "--default-signal=INT", *argv]  # whoever runs the tests in the background ignores it
         self.ours, theirs = pty.openpty()
         self.process = subprocess.Popen([*argv, "--json", *words], stdout=subprocess.PIPE, stderr=theirs)
         os.close(theirs)
