@@ -57,8 +57,10 @@ def want(state: State, now_ms: int, service: Service, ladder: Ladder) -> Want:
 
 
 def is_there(state: State, need: Ladder) -> bool:
-    """What requires it may go on.  One that has given up is about to stop, which has to wait for what requires it."""
-    return need.serves and not need.gave_up and not is_renewed(state, need)
+    """What requires it may go on.  One that has to stop waits for what requires it, so that has to stop first."""
+    must_stop = need.gave_up or need.service.name in state.yielding or is_renewed(state, need)
+    needs = (state.ladders[name] for name in need.service.requires)
+    return need.serves and not must_stop and all(is_there(state, other) for other in needs)
 
 
 def is_kept(state: State, name: str) -> bool:
